@@ -1,0 +1,1 @@
+"""From tensors to bytes and back: a recipe names the codec, a payload carries one model's tensors."""

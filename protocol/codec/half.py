@@ -1,0 +1,41 @@
+"""Side tensors (gains, offsets, moments, steps) in 16 bits a value: half floats that share one exponent.
+
+Deltas of side tensors may be tiny and variances large, and half floats reach only from 6·10⁻⁸ to 65504. One shared
+power of two brings the largest magnitude just below 2^15, so that every tensor gets the format's 11 significant bits
+for its large values.
+
+Layout: int8 exponent e, then N little-endian float16 h. Value = h · 2^e.
+"""
+
+import numpy as np
+
+from protocol.errors import Malformed
+from protocol.precision import Float32
+from protocol.reader import Reader, finite
+
+_TOP = 15
+_LOWEST, _HIGHEST = -120, 113
+"""Exponents for which h·2^e neither loses a half's bits to float32's subnormals nor overflows float32."""
+
+
+class Half:
+    """float16 with a shared exponent: 2·N + 1 bytes."""
+
+    def encode(self, values_N: Float32, rng: np.random.Generator) -> bytes:  # noqa: ARG002 (deterministic)
+        """Round to nearest half after scaling."""
+        _, top = np.frexp(np.abs(values_N).max())
+        exponent = int(np.clip(int(top) - _TOP, _LOWEST, _HIGHEST))
+        scaled_N = np.ldexp(values_N.astype(np.float64), -exponent)
+        return np.int8(exponent).tobytes() + scaled_N.astype("<f2").tobytes()
+
+    def decode(self, reader: Reader, count: int) -> Float32:
+        """float32[count]."""
+        what = f"{count} half floats"
+        exponent = int.from_bytes(reader.take(1, what), signed=True)
+        if not _LOWEST <= exponent <= _HIGHEST:
+            raise Malformed(f"{what}: exponent {exponent}, expected {_LOWEST} to {_HIGHEST}")
+        halves_N = np.frombuffer(reader.take(2 * count, what), dtype="<f2").astype(np.float64)
+        values_N = np.ldexp(finite(halves_N, what), exponent)
+        if np.abs(values_N).max() > np.finfo(np.float32).max:
+            raise Malformed(f"{what}: a value overflows float32")
+        return values_N.astype(np.float32)

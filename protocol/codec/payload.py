@@ -1,0 +1,142 @@
+"""One model's tensors as one run of bytes: an update on its way up, or global weights on their way down.
+
+Layout: `BF`, version byte 1, little-endian uint16 header length, msgpack header with integer keys, then the tensors
+in the order of `Architecture.tensors(precision)`, without names or lengths: shapes come from the table.
+
+Deltas carry new − base for every tensor but the moments; moments are absolute, as measured over `pictures` pictures.
+"""
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+import msgpack
+import numpy as np
+
+from protocol import architecture as tables
+from protocol.architecture import Architecture, Role, Tensors, TensorSpec
+from protocol.codec.base import TensorCodec
+from protocol.codec.recipe import Recipe
+from protocol.errors import LocalProtocolError, Malformed, RemoteProtocolError, Unsupported
+from protocol.precision import Float32, Precision
+from protocol.reader import Reader
+from protocol.schema import Choice, Int, Text, from_map, key, to_map, unpack_map
+
+MAGIC: Final = b"BF"
+VERSION: Final = 1
+MAX_HEADER_BYTES: Final = 512
+"""Four short strings and a few integers; no valid header comes near it."""
+MAX_PICTURES: Final = 1 << 32
+MAX_MAGNITUDE: Final = 1e30
+"""No tensor of a network that works comes near it, and every codec can represent it."""
+
+
+class Content(IntEnum):
+    """What the tensors are."""
+
+    WEIGHTS = 0
+    DELTA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a decoder must know before the first tensor."""
+
+    architecture: str = key(1, Text(128))
+    recipe: str = key(2, Text(64))
+    precision: str = key(3, Text(16))
+    content: Content = key(4, Choice(Content))
+    pictures: int = key(5, Int(0, MAX_PICTURES))
+
+    @property
+    def network(self) -> Architecture:
+        """The table the spec names."""
+        return tables.parse(self.architecture)
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """A decoded payload: its header and float32 tensors by name, in their table's shapes."""
+
+    header: Header
+    tensors: Tensors
+
+
+def encode(header: Header, tensors: Tensors, rng: np.random.Generator) -> bytes:
+    """Encode the tensors of one model.
+
+    Args:
+        header: names architecture, recipe, precision, content and the pictures behind the moments.
+        tensors: every tensor of `header.network.tensors(precision)`, finite float32 in its shape.
+        rng: for stochastic rounding.
+
+    Raises:
+        LocalProtocolError: a tensor is missing, has another shape or is not finite.
+    """
+    packed = msgpack.packb(to_map(header))
+    body = (codec.encode(_checked(tensors, spec), rng) for spec, codec in _plan(header))
+    return b"".join([MAGIC, struct.pack("<BH", VERSION, len(packed)), packed, *body])
+
+
+def decode(data: bytes | memoryview) -> Payload:
+    """Decode a payload.
+
+    Raises:
+        RemoteProtocolError: for any bytes that `encode` does not produce.
+    """
+    header, reader = read_header(data)
+    tensors = {}
+    for spec, codec in _plan(header):
+        try:
+            values_N = codec.decode(reader, spec.size)
+        except RemoteProtocolError as error:
+            raise type(error)(f"tensor {spec.name}: {error}", error.refusal) from error
+        tensors[spec.name] = values_N.reshape(spec.shape)
+        if spec.role is Role.VARIANCE and (values_N < 0).any():
+            raise Malformed(f"tensor {spec.name}: a variance below zero")
+    reader.finish()
+    return Payload(header, tensors)
+
+
+def read_header(data: bytes | memoryview) -> tuple[Header, Reader]:
+    """The header alone, and a reader that stands before the first tensor.
+
+    Raises:
+        RemoteProtocolError: not a payload of this version, or a header with unknown or contradictory values.
+    """
+    reader = Reader(data)
+    magic = bytes(reader.take(2, "magic"))
+    if magic != MAGIC:
+        raise Malformed(f"magic {magic.hex()}: expected {MAGIC.hex()} for a bitfleet payload")
+    version = reader.byte("version")
+    if version != VERSION:
+        raise Unsupported(f"payload version {version}: this side reads {VERSION}")
+    (length,) = struct.unpack("<H", reader.take(2, "header length"))
+    if length > MAX_HEADER_BYTES:
+        raise Malformed(f"header of {length} bytes: expected at most {MAX_HEADER_BYTES}")
+    header = from_map(Header, unpack_map(bytes(reader.take(length, "header"))))
+    if str(Recipe.parse(header.recipe)) != header.recipe or str(Precision.parse(header.precision)) != header.precision:
+        raise Malformed(f"header names {header.recipe!r} at {header.precision!r}: not canonical")
+    if header.network.spec != header.architecture:
+        raise Malformed(f"header names {header.architecture!r}: not canonical")
+    return header, reader
+
+
+def _plan(header: Header) -> Iterator[tuple[TensorSpec, TensorCodec]]:
+    """Which codec serves which tensor, in wire order."""
+    recipe, delta = Recipe.parse(header.recipe), header.content is Content.DELTA
+    for spec in header.network.tensors(Precision.parse(header.precision)):
+        yield spec, recipe.codec(spec.role, delta=delta)
+
+
+def _checked(tensors: Tensors, spec: TensorSpec) -> Float32:
+    if spec.name not in tensors:
+        raise LocalProtocolError(f"tensor {spec.name} is missing")
+    values = tensors[spec.name]
+    if values.shape != spec.shape:
+        raise LocalProtocolError(f"tensor {spec.name} has shape {values.shape}: expected {spec.shape}")
+    if not (np.abs(values) <= MAX_MAGNITUDE).all():
+        raise LocalProtocolError(f"tensor {spec.name} holds a value that is not finite or above {MAX_MAGNITUDE:g}")
+    return values.astype(np.float32, copy=False).reshape(-1)

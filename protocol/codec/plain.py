@@ -1,0 +1,18 @@
+"""Values as they are: little-endian float32, the anchor every other codec is compared with."""
+
+import numpy as np
+
+from protocol.precision import Float32
+from protocol.reader import Reader
+
+
+class Plain:
+    """float32, four bytes a value."""
+
+    def encode(self, values_N: Float32, rng: np.random.Generator) -> bytes:  # noqa: ARG002 (deterministic)
+        """The values' own bytes."""
+        return values_N.astype("<f4").tobytes()
+
+    def decode(self, reader: Reader, count: int) -> Float32:
+        """float32[count]."""
+        return reader.floats(count, f"{count} float32 values")
