@@ -1,0 +1,134 @@
+"""The one place where an agent is put together: from settings and a folder of state to parts that know each other."""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from urllib3 import PoolManager
+
+from edge.birth import load_pictures
+from edge.config import Config
+from edge.crash_loop import CrashLoop
+from edge.data import DataError
+from edge.downloads import Downloads
+from edge.gates import (
+    BatteryGate,
+    Gate,
+    QuietHoursGate,
+    TemperatureGate,
+    read_battery_percent,
+    read_temperature_c,
+)
+from edge.installer import Installer
+from edge.lifecycle import Lifecycle
+from edge.membership import Membership, device_key
+from edge.meters.modelled import ModelledMeter
+from edge.mqtt import Address
+from edge.outbox import Outbox
+from edge.residual import Residuals
+from edge.runtime import Runtime
+from edge.sealing import Seal
+from edge.stage import Parts
+from edge.state import Journal
+from edge.trainer_process import TrainerProcess
+from edge.work import Workshop
+from protocol.signing import VerifyKey
+from protocol.topics import Topics
+
+log = logging.getLogger(__name__)
+
+JOURNAL_FILE: Final = "journal"
+MODELS_FOLDER: Final = "models"
+
+
+def open_journal(config: Config, on_state: Callable[[Lifecycle], None] = lambda _: None) -> Journal:
+    """The journal for a new start.
+
+    Args:
+        config: says where it is.
+        on_state: called after each lifecycle move that is on disk.
+
+    Raises:
+        OSError: the state folder cannot be written.
+    """
+    config.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    journal, note = Journal.open(config.state_dir / JOURNAL_FILE, on_state=on_state)
+    if note:
+        log.warning("device %s: %s", config.device, note)
+    return journal
+
+
+@contextmanager
+def assembled(config: Config, membership: Membership, journal: Journal, http: PoolManager) -> Iterator[Parts]:
+    """The parts of an agent, with its trainer ended when the block ends.
+
+    Raises:
+        MembershipError: the device's key is damaged.
+        OSError: the state folder cannot be written.
+    """
+    device, folder, meter = membership.device, config.state_dir, ModelledMeter()
+    downloads = Downloads(folder / "downloads", config.aggregator, http)
+    with TrainerProcess(config.trainer_limits) as trainer, CrashLoop(journal) as crash_loop:
+        workshop = Workshop(
+            device=device,
+            folder=_made(folder / "work"),
+            data=config.data,
+            classes=config.classes,
+            downloads=downloads,
+            trainer=trainer,
+            residuals=Residuals(folder / "residuals"),
+            outbox=Outbox(folder / "outbox", config.outbox_quota_bytes, on_damaged=lambda note: _warn(device, note)),
+            meter=meter,
+        )
+        yield Parts(
+            device=device,
+            config=config,
+            topics=Topics(membership.fleet),
+            address=Address.parse(membership.broker),
+            samples=_count_samples(config, device, journal.record.architecture),
+            journal=journal,
+            seal=Seal(device, device_key(folder), VerifyKey(bytes.fromhex(membership.server_key)), journal),
+            workshop=workshop,
+            installer=Installer(_restored(folder / MODELS_FOLDER, device), downloads, meter),
+            gates=(crash_loop, *_gates(config)),
+        )
+
+
+def _gates(config: Config) -> Iterator[Gate]:
+    yield TemperatureGate(config.max_temperature_c, read_temperature_c)
+    yield BatteryGate(config.min_battery_percent, read_battery_percent)
+    if config.quiet_hours is not None:
+        yield QuietHoursGate(config.quiet_hours, lambda: datetime.now().astimezone())
+
+
+def _restored(folder: Path, device: str) -> Runtime:
+    runtime, notes = Runtime.restore(folder)
+    for note in notes:
+        _warn(device, note)
+    return runtime
+
+
+def _count_samples(config: Config, device: str, architecture: str) -> int:
+    """How many pictures there are to train on; without any the device infers only."""
+    if config.data is None:
+        return 0
+    try:
+        pictures = load_pictures(config, architecture)
+    except DataError as error:
+        _warn(device, f"takes no part in training: {error}")
+        return 0
+    for reason in pictures.skipped:
+        _warn(device, f"picture skipped: {reason}")
+    return len(pictures)
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def _warn(device: str, note: str) -> None:
+    log.warning("device %s: %s", device, note)

@@ -1,0 +1,1 @@
+"""Where energy figures come from: one board per file behind `base.Meter`."""

@@ -1,0 +1,1 @@
+"""Quantization-aware training on the device; the only torch in the house."""

@@ -1,0 +1,40 @@
+"""SGD with Nesterov momentum, and which tensors it treats apart.
+
+Momentum starts from zero in every round: the server averages weights, and a buffer from before the merge would pull
+towards the device's own past. One buffer per tensor also leaves a small board room that Adam's two would take.
+"""
+
+from typing import Any, Final
+
+import torch
+
+from edge.training.network import Network
+from protocol.architecture import PROFILE, Role
+
+MOMENTUM: Final = 0.9
+WEIGHT_DECAY: Final = 5e-4
+STEP_RATE: Final = 0.1
+"""Of the learning rate, for log steps: a step that jumps changes every code of its channel or group at once."""
+
+
+def optimizer_for(network: Network, learning_rate: float) -> torch.optim.Optimizer:
+    """A fresh optimizer over everything that is trained.
+
+    Weight decay is for quantized and plain weights only. Gains, offsets and steps need none, and a 1-bit latent has
+    only its sign to give: decay would bring it to where the next small gradient flips it.
+    """
+    groups: list[dict[str, Any]] = [
+        {"params": [], "weight_decay": WEIGHT_DECAY},
+        {"params": []},
+        {"params": [], "lr": learning_rate * STEP_RATE},
+    ]
+    for spec in network.specs:
+        value = network.values[spec.name]
+        if not value.requires_grad:
+            continue
+        if spec.role in PROFILE:
+            group = groups[2]
+        else:
+            group = groups[0] if spec.role is Role.WEIGHT and network.weight_bits(spec.owner) > 1 else groups[1]
+        group["params"].append(value)
+    return torch.optim.SGD([g for g in groups if g["params"]], lr=learning_rate, momentum=MOMENTUM, nesterov=True)
