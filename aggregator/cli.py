@@ -1,0 +1,269 @@
+"""`bitfleet-aggregator`: run the service, or ask and steer one that runs."""
+
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Final
+from urllib.parse import quote
+
+import typer
+from rich.console import Console, RenderableType
+from rich.markup import escape
+
+from aggregator import tables
+from aggregator.blobs import BlobError
+from aggregator.broker import BrokerError
+from aggregator.child import ChildError
+from aggregator.client import Client, ClientError, find
+from aggregator.config import Config, ConfigError, default_state_dir, load
+from aggregator.model import GlobalModel, base_payload
+from aggregator.ports import PortError
+from aggregator.secret_files import SecretError
+from aggregator.service import open_service
+from aggregator.state_dir import StateDirError
+from aggregator.store import StoreError
+from aggregator.versions import JobMismatch
+from protocol.precision import Precision
+
+EXPECTED_ERRORS: Final = (
+    BlobError,
+    BrokerError,
+    ChildError,
+    ClientError,
+    ConfigError,
+    JobMismatch,
+    OSError,
+    PortError,
+    SecretError,
+    StateDirError,
+    StoreError,
+)
+"""Told in one line; anything else is a bug and keeps its traceback."""
+
+app = typer.Typer(
+    name="bitfleet-aggregator",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Runs a fleet: rounds of training, the model, and who runs it at which precision.\n\n"
+    "Begin with [bold]serve[/bold], make a join token with [bold]token[/bold], give it to a device,"
+    " then look at [bold]devices[/bold] and [bold]rounds[/bold].",
+)
+
+StateOption = Annotated[
+    Path,
+    typer.Option(
+        "--state",
+        help="State directory of an aggregator on this machine; it knows address and token.",
+        envvar="BITFLEET_STATE",
+        default_factory=default_state_dir,
+        show_default="~/.local/state/bitfleet",
+    ),
+]
+UrlOption = Annotated[str | None, typer.Option("--url", help="Its HTTP address, when it runs elsewhere.")]
+DeviceArgument = Annotated[str, typer.Argument(help="Name of the device.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+
+
+@app.command()
+def serve(
+    *,
+    config: Annotated[Path | None, typer.Option(help="TOML file; see the README for its keys.")] = None,
+    state: Annotated[Path | None, typer.Option(help="State directory: everything the fleet must remember.")] = None,
+    fleet: Annotated[str | None, typer.Option(help="Name of the fleet.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address for HTTP; 0.0.0.0 lets other machines in.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port for HTTP; 0 for any free one.")] = None,
+    broker: Annotated[
+        str | None, typer.Option(help="auto, mosquitto, embedded, or a URL mqtt://host:port.", show_default="auto")
+    ] = None,
+    broker_host: Annotated[str | None, typer.Option(help="Address for a broker of its own.")] = None,
+    broker_port: Annotated[int | None, typer.Option(help="Port for a broker of its own; 0 for any free one.")] = None,
+    holdout: Annotated[Path | None, typer.Option(help="Held-out pictures (.npz) that models are rated on.")] = None,
+    architecture: Annotated[str | None, typer.Option(help="The network to train.")] = None,
+    rounds: Annotated[int | None, typer.Option(help="Rounds of training; 0 for ever.")] = None,
+) -> None:
+    """Run the aggregator until it is stopped.
+
+    What is not given here is taken from the environment (BITFLEET_…), then from the file, then from the defaults.
+
+    [bold]bitfleet-aggregator serve --architecture resnet18:width=0.25,stem=3x3,input=1x32x32,classes=10[/bold]
+
+    [bold]bitfleet-aggregator serve --config fleet.toml --host 0.0.0.0 --broker-host 0.0.0.0[/bold]
+    """
+    settings = load(
+        config,
+        environment=os.environ,
+        overrides={
+            "state_dir": state,
+            "fleet": fleet,
+            "http_host": host,
+            "http_port": port,
+            "broker": broker,
+            "broker_host": broker_host,
+            "broker_port": broker_port,
+            "holdout": holdout,
+            "job": {"architecture": architecture, "rounds": rounds},
+        },
+    )
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    _run(settings)
+
+
+def _run(settings: Config) -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # until there is something to stop
+    with open_service(settings) as service:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: service.stop())
+        log = logging.getLogger("bitfleet.aggregator")
+        log.info("fleet %s: HTTP at %s, broker at %s", settings.fleet, service.endpoint.http, service.endpoint.broker)
+        service.run()
+        log.info("fleet %s: stopping", settings.fleet)
+
+
+@app.command()
+def token(
+    *,
+    state: StateOption,
+    uses: Annotated[int, typer.Option(help="How many devices may join with it.")] = 1,
+    ttl: Annotated[float, typer.Option(help="Seconds until it expires.")] = 3600.0,
+    note: Annotated[str, typer.Option(help="What it is for.")] = "",
+    url: UrlOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a join token for new devices. It is shown once.
+
+    [bold]bitfleet-aggregator token --uses 6 --ttl 86400[/bold]
+    """
+    answer = _client(url, state).post("/tokens", {"uses": uses, "ttl_s": ttl, "note": note})
+    print(json.dumps(answer) if as_json else answer["token"])
+
+
+@app.command()
+def status(state: StateOption, url: UrlOption = None, as_json: JsonOption = False) -> None:
+    """Show where the fleet stands and what every device is doing."""
+    _show(_client(url, state).get("/status"), tables.status, as_json=as_json)
+
+
+@app.command()
+def devices(state: StateOption, url: UrlOption = None, as_json: JsonOption = False) -> None:
+    """List devices with precision, budget and bytes."""
+    _show(_client(url, state).get("/devices"), tables.devices, as_json=as_json)
+
+
+@app.command()
+def rounds(state: StateOption, url: UrlOption = None, as_json: JsonOption = False) -> None:
+    """List rounds with their updates and bytes."""
+    _show(_client(url, state).get("/rounds"), tables.rounds, as_json=as_json)
+
+
+@app.command()
+def models(
+    *,
+    state: StateOption,
+    download: Annotated[
+        Path | None, typer.Option(help="Write the newest version's ONNX files, and their weights, to this folder.")
+    ] = None,
+    url: UrlOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List versions of the model and their ONNX files, and fetch the newest.
+
+    [bold]bitfleet-aggregator models --download models/[/bold]
+    """
+    client = _client(url, state)
+    found = client.get("/models")
+    if download and found:
+        _download(client, found[0], download)
+    _show(found, tables.models, as_json=as_json)
+
+
+def _download(client: Client, model: dict[str, Any], folder: Path) -> None:
+    """ONNX files as they are, and for `bitfleet-export` the weights they were made from."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = GlobalModel.from_bytes(client.blob(model["digest"]))
+    for export in model["exports"]:
+        name = f"{model['version']}-{export['precision']}"
+        payload = base_payload(weights, Precision.parse(export["precision"]), "fp32", seed=0)
+        for path, data in (
+            (folder / f"model-{name}.onnx", client.blob(export["digest"])),
+            (folder / f"weights-{name}.bf", payload),
+        ):
+            path.write_bytes(data)
+            Console(stderr=True).print(f"wrote {path}", highlight=False)
+
+
+@app.command()
+def explain(device: DeviceArgument, state: StateOption, url: UrlOption = None, as_json: JsonOption = False) -> None:
+    """Say why a device runs the precision it runs.
+
+    [bold]bitfleet-aggregator explain pi-kitchen[/bold]
+    """
+    _show(_client(url, state).get(f"/devices/{quote(device, '')}"), tables.explanation, as_json=as_json)
+
+
+@app.command()
+def budget(
+    device: DeviceArgument,
+    joules: Annotated[float | None, typer.Argument(help="Joules per day; leave out to give back its own.")] = None,
+    *,
+    state: StateOption,
+    url: UrlOption = None,
+) -> None:
+    """Set a device's energy budget; it counts when precisions are chosen next.
+
+    [bold]bitfleet-aggregator budget pi-kitchen 40[/bold]
+    """
+    _client(url, state).put(f"/devices/{quote(device, '')}/budget", {"joules_per_day": joules})
+
+
+@app.command()
+def revoke(device: DeviceArgument, state: StateOption, url: UrlOption = None) -> None:
+    """Shut a device out for good."""
+    _client(url, state).post(f"/devices/{quote(device, '')}/revoke")
+
+
+@app.command()
+def pause(state: StateOption, url: UrlOption = None) -> None:
+    """Open no further round; the current one goes on."""
+    _client(url, state).post("/rounds/pause")
+
+
+@app.command()
+def resume(state: StateOption, url: UrlOption = None) -> None:
+    """Open rounds again."""
+    _client(url, state).post("/rounds/resume")
+
+
+@app.command()
+def abort(state: StateOption, url: UrlOption = None) -> None:
+    """Give up the current round; the model stays as it is."""
+    answer = _client(url, state).post("/rounds/abort")
+    print(f"round {answer['round']} is given up")
+
+
+def _client(url: str | None, state: Path) -> Client:
+    return find(url, state, os.environ)
+
+
+def _show(answer: Any, table: Callable[[Any], RenderableType], *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(answer, indent=2))
+    else:
+        Console().print(table(answer), highlight=False)
+
+
+def main() -> None:
+    """The command `bitfleet-aggregator`."""
+    try:
+        app()
+    except EXPECTED_ERRORS as error:
+        Console(stderr=True).print(f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)

@@ -1,0 +1,236 @@
+"""The aggregator's settings: read once, from defaults, a TOML file, the environment and the command line.
+
+Later sources win. A wrong value stops the program with the key, the value and what was expected.
+
+    fleet = "greenhouse"
+    state_dir = "/var/lib/bitfleet"
+    http_host = "0.0.0.0"
+
+    [job]
+    architecture = "resnet18:width=0.25,stem=3x3,input=1x32x32,classes=10"
+    rounds = 20
+    precisions = ["W8A8", "W4A8", "W1A8"]
+"""
+
+import difflib
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Final, get_args, get_origin, get_type_hints
+
+from aggregator.broker import AUTO, EMBEDDED, MOSQUITTO, BrokerUrl
+from aggregator.job import Job
+from protocol.errors import ProtocolError
+from protocol.precision import Precision
+from protocol.topics import check_name
+
+LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
+ENVIRONMENT: Final = {
+    "BITFLEET_STATE": "state_dir",
+    "BITFLEET_FLEET": "fleet",
+    "BITFLEET_BROKER": "broker",
+    "BITFLEET_HTTP_HOST": "http_host",
+    "BITFLEET_HTTP_PORT": "http_port",
+}
+"""The variables that are read, and the keys they set."""
+
+
+EXAMPLE_NETWORK: Final = "resnet18:width=0.25,stem=3x3,input=1x32x32,classes=10"
+
+
+class ConfigError(Exception):
+    """A setting is wrong; the message names key, value and what was expected."""
+
+
+def default_state_dir() -> Path:
+    """Where an installation without settings keeps its truth."""
+    return Path.home() / ".local" / "state" / "bitfleet"
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything that can be chosen. Ports of 0 mean any free one, which is then kept."""
+
+    job: Job
+    state_dir: Path = field(default_factory=default_state_dir)
+    fleet: str = "bitfleet"
+    http_host: str = "127.0.0.1"
+    http_port: int = 8700
+    broker: str = AUTO
+    broker_host: str = "127.0.0.1"
+    broker_port: int = 1883
+    advertise_broker: str = ""
+    """The broker's URL as devices reach it, when that differs from how the aggregator does."""
+    holdout: Path | None = None
+    """Held-out pictures: an .npz with `pictures` uint8[N, C, H, W] and `labels` int[N]."""
+
+    def __post_init__(self) -> None:
+        for name, check in _CHECKS.items():
+            value = getattr(self, name)
+            try:
+                check(value)
+            except (ValueError, ProtocolError) as error:
+                raise ConfigError(f"{name} = {value!r}: {error}") from error
+
+    @property
+    def loopback_only(self) -> bool:
+        """Whether the HTTP door can be reached from this machine only; reads then need no token."""
+        return self.http_host in LOOPBACK
+
+
+def load(
+    path: Path | None = None,
+    *,
+    environment: Mapping[str, str],
+    overrides: Mapping[str, Any] | None = None,
+) -> Config:
+    """The settings of this run.
+
+    Args:
+        path: a TOML file, or None.
+        environment: the process's variables; those named in `ENVIRONMENT` are read.
+        overrides: values from the command line, those of the job as a mapping under `job`; None means not given.
+
+    Raises:
+        ConfigError: a file cannot be read, a key is unknown or a value is wrong.
+    """
+    table = _read(path) if path else {}
+    job = table.pop("job", {})
+    if not isinstance(job, dict):
+        raise ConfigError(f"job = {job!r}: expected a table, written as [job]")
+    line = _given(overrides or {})
+    values = _typed(Config, table, "") | _from_environment(environment) | line
+    return Config(**values | {"job": _job(job | _given(line.get("job", {})))})
+
+
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"configuration file {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"configuration file {path}: not TOML: {error}") from error
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    hints = get_type_hints(Config)
+    return {
+        name: _from_text(environment[variable], hints[name], variable)
+        for variable, name in ENVIRONMENT.items()
+        if variable in environment
+    }
+
+
+def _job(table: dict[str, Any]) -> Job:
+    if "architecture" not in table:
+        raise ConfigError(
+            f"job.architecture is missing: expected a network, for example {EXAMPLE_NETWORK!r};"
+            " give --architecture or write it under [job]"
+        )
+    values = _typed(Job, table, "job.")
+    try:
+        return Job(**values)
+    except (ValueError, ProtocolError) as error:
+        raise ConfigError(f"[job]: {error}") from error
+
+
+def _typed(cls: type[Any], table: dict[str, Any], prefix: str) -> dict[str, Any]:
+    hints = get_type_hints(cls)
+    known = [item.name for item in fields(cls)]
+    for key, value in table.items():
+        if key not in known:
+            close = difflib.get_close_matches(key, known, 1)
+            hint = f"did you mean {prefix}{close[0]}?" if close else f"known keys: {', '.join(sorted(known))}"
+            raise ConfigError(f"{prefix}{key} = {value!r}: unknown key; {hint}")
+    return {key: _convert(value, hints[key], prefix + key) for key, value in table.items()}
+
+
+def _convert(value: Any, hint: Any, key: str) -> Any:
+    """A TOML value as the field's type."""
+    hint = _without_none(hint)
+    if get_origin(hint) is tuple:
+        item, *_ = get_args(hint)
+        if isinstance(value, list):
+            return tuple(_convert(one, item, f"{key}[{index}]") for index, one in enumerate(value))
+    elif hint is Path and isinstance(value, str):
+        return Path(value).expanduser()
+    elif hint is Precision and isinstance(value, str):
+        try:
+            return Precision.parse(value)
+        except ProtocolError as error:
+            raise ConfigError(f"{key} = {value!r}: {error}") from error
+    elif hint is float and type(value) in {int, float}:
+        return float(value)
+    elif isinstance(hint, type) and type(value) is hint:
+        return value
+    raise ConfigError(f"{key} = {value!r}: expected {_in_words(hint)}")
+
+
+def _from_text(text: str, hint: Any, variable: str) -> Any:
+    hint = _without_none(hint)
+    if hint is int:
+        try:
+            return int(text)
+        except ValueError as error:
+            raise ConfigError(f"{variable} = {text!r}: expected {_in_words(hint)}") from error
+    return _convert(text, hint, variable)
+
+
+def _without_none(hint: Any) -> Any:
+    if get_origin(hint) is UnionType:
+        return next(part for part in get_args(hint) if part is not NoneType)
+    return hint
+
+
+def _in_words(hint: Any) -> str:
+    if get_origin(hint) is tuple:
+        return f"a list, each item {_in_words(get_args(hint)[0])}"
+    return _WORDS.get(hint, str(hint))
+
+
+def _check_port(value: int) -> None:
+    if not 0 <= value <= 65535:
+        raise ValueError("expected a port from 1 to 65535, or 0 for any free one")
+
+
+def _check_host(value: str) -> None:
+    if not value or any(character in value for character in "/@ "):
+        raise ValueError("expected an address of this machine, for example 127.0.0.1 or 0.0.0.0")
+
+
+def _check_broker(value: str) -> None:
+    if value not in {AUTO, MOSQUITTO, EMBEDDED}:
+        try:
+            BrokerUrl.parse(value)
+        except ValueError as error:
+            raise ValueError("expected auto, mosquitto, embedded, mqtt://host:port or mqtts://host:port") from error
+
+
+def _check_advertised(value: str) -> None:
+    if value:
+        BrokerUrl.parse(value)
+
+
+_WORDS: Final[dict[Any, str]] = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    Path: "a path as text",
+    Precision: "fp32 or WxAy",
+}
+_CHECKS: Final[dict[str, Callable[[Any], object]]] = {
+    "fleet": lambda value: check_name(value, "fleet"),
+    "http_host": _check_host,
+    "http_port": _check_port,
+    "broker": _check_broker,
+    "broker_host": _check_host,
+    "broker_port": _check_port,
+    "advertise_broker": _check_advertised,
+}

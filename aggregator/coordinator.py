@@ -1,0 +1,193 @@
+"""The one thread that writes: it takes what came in, sends what is due, and moves the round.
+
+Every change of the database happens here, in the order of one queue, so that no two can meet. HTTP threads hand in
+functions with `submit` and wait for the result.
+"""
+
+import errno
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from queue import Queue
+from typing import Any, Final, TypeVar
+
+from sqlalchemy.exc import OperationalError
+
+from aggregator import handlers, outbox, planning, rounds, versions
+from aggregator.link import Connection, Link, PacketTooLarge, Received, Sent
+from aggregator.room import Room
+from protocol.messages import RoundState
+
+T = TypeVar("T")
+
+TICK_S: Final = 0.2
+"""How often deadlines are looked at when nothing arrives."""
+BATCH: Final = 64
+"""Events handled before the outbox and the round get their turn."""
+PATIENCE_S: Final = 30.0
+"""How long a command waits for its turn: an export of a full ResNet18 takes about ten seconds."""
+FIRST_PAUSE_S: Final = 1.0
+LONGEST_PAUSE_S: Final = 60.0
+STOPPING: Final = "the aggregator is stopping"
+
+log = logging.getLogger("bitfleet.aggregator")
+
+
+class Busy(Exception):
+    """A command did not get its turn in time, and will not be done later either."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Command:
+    run: Callable[[], Any]
+    result: Future[Any]
+
+
+class Coordinator:
+    """Owns the room while `run` runs.
+
+    Args:
+        room: the core.
+        link: the connection, which puts its events into `inbox`.
+        inbox: what is to be done, in order.
+    """
+
+    def __init__(self, room: Room, link: Link, inbox: Queue[Any]) -> None:
+        self._room, self._link, self._inbox = room, link, inbox
+        self._stopping = threading.Event()
+        self._pause_s, self._paused_until = 0.0, 0.0
+
+    def run(self) -> None:
+        """Work until `stop`."""
+        while not self._stopping.is_set():
+            for event in self._take():
+                self._handle(event)
+            if time.monotonic() >= self._paused_until:
+                self._move()
+        self._drain()
+
+    def stop(self) -> None:
+        """End `run` soon; from any thread or signal handler."""
+        self._stopping.set()
+
+    def submit(self, run: Callable[[], T], patience_s: float = PATIENCE_S) -> T:
+        """Have `run` called by the coordinator and return what it returns or raise what it raises.
+
+        Raises:
+            Busy: it did not get its turn within `patience_s`.
+        """
+        if self._stopping.is_set():
+            raise Busy(STOPPING)
+        result: Future[T] = Future()
+        self._inbox.put(_Command(run, result))
+        try:
+            return result.result(patience_s)
+        except TimeoutError as error:
+            if result.cancel():
+                raise Busy(f"the aggregator did not get to it within {patience_s:g} s; try again") from error
+            raise
+
+    def _take(self) -> list[Any]:
+        """What has arrived, waiting a tick for the first."""
+        events: list[Any] = []
+        try:
+            events.append(self._inbox.get(timeout=TICK_S))
+            while len(events) < BATCH:
+                events.append(self._inbox.get_nowait())
+        except queue.Empty:
+            pass
+        return events
+
+    def _handle(self, event: Any) -> None:
+        match event:
+            case Received(topic, data):
+                self._guarded(f"message on {topic}", lambda: handlers.on_message(self._room, topic, data))
+                self._link.handled()
+            case Sent():
+                # If it fails the row stays and is sent again, which is harmless: every message is idempotent.
+                self._guarded("an acknowledged message", lambda: self._settle(event))
+            case Connection(up, detail):
+                log.log(logging.INFO if up else logging.WARNING, "%s", detail)
+                if up:
+                    self._guarded("the state of the round", self._repeat_round)
+            case _Command(run, result):
+                if result.set_running_or_notify_cancel():
+                    _fulfil(result, run)
+
+    def _settle(self, sent: Sent) -> None:
+        row = self._link.settle(sent)
+        if row is not None:
+            with self._room.store.transaction() as session:
+                outbox.done(session, row)
+
+    def _repeat_round(self) -> None:
+        """The retained state again: the embedded broker forgets it with its process."""
+        with self._room.store.transaction() as session:
+            current = planning.newest_round(session)
+            if current is not None:
+                state = RoundState(current.number, current.state.value, versions.current(session).version)
+                outbox.post(session, self._room.topics.round_state, state, retain=True)
+
+    def _move(self) -> None:
+        """Send what is due and move the round as far as it goes; after an error, not before a pause."""
+        try:
+            self._flush()
+            while not self._stopping.is_set() and rounds.advance(self._room):
+                self._flush()
+        except Exception as error:  # noqa: BLE001 (the next try may find more space, or a repaired file)
+            self._pause_s = min(max(2 * self._pause_s, FIRST_PAUSE_S), LONGEST_PAUSE_S)
+            self._paused_until = time.monotonic() + self._pause_s
+            self._report(f"the round is held up for {self._pause_s:.0f} s", error)
+        else:
+            self._pause_s = 0.0
+
+    def _flush(self) -> None:
+        if not self._link.connected:
+            return
+        with self._room.store.reading() as session:
+            rows = [row for row in outbox.pending(session) if not self._link.in_flight(row)]
+        for row in rows:
+            try:
+                self._link.publish(row)
+            except PacketTooLarge as error:
+                log.error("%s; dropped", error)  # noqa: TRY400 (the sentence says it all)
+                with self._room.store.transaction() as session:
+                    outbox.done(session, row.id)
+
+    def _guarded(self, what: str, act: Callable[[], object]) -> None:
+        try:
+            act()
+        except Exception as error:  # noqa: BLE001 (one bad message must not stop the fleet)
+            self._report(what, error)
+
+    def _report(self, what: str, error: Exception) -> None:
+        folder = self._room.store.path.parent
+        if is_disk_full(error):
+            log.error("%s: the disk of %s is full; make room, nothing accepted is lost", what, folder)
+        else:
+            log.error("%s: %s", what, error, exc_info=error)
+
+    def _drain(self) -> None:
+        """Nobody will get to what is left: say so to those who wait."""
+        for event in iter(self._take, []):
+            for item in event:
+                if isinstance(item, _Command) and item.result.set_running_or_notify_cancel():
+                    item.result.set_exception(Busy(STOPPING))
+
+
+def _fulfil(result: Future[Any], run: Callable[[], Any]) -> None:
+    try:
+        result.set_result(run())
+    except Exception as error:  # noqa: BLE001 (whoever waits for it gets it)
+        result.set_exception(error)
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an operating system's or a database's error means that there is no space left."""
+    if isinstance(error, OSError):
+        return error.errno in {errno.ENOSPC, errno.EDQUOT}
+    return isinstance(error, OperationalError) and "full" in str(error.orig)

@@ -1,0 +1,47 @@
+"""What the HTTP door needs of the service, and no more."""
+
+import hmac
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from aggregator.room import Room
+
+T = TypeVar("T")
+
+
+class Submit(Protocol):
+    """Has a function called by the thread that may write, and returns its result."""
+
+    def __call__(self, run: Callable[[], T], patience_s: float = ...) -> T:
+        """The result of `run`, or what it raised; Busy when its turn did not come."""
+        ...
+
+
+@dataclass(frozen=True)
+class Desk:
+    """One window of the aggregator.
+
+    Attributes:
+        room: the core; reading its store is free, changing it goes through `submit`.
+        submit: see `Submit`.
+        connected: whether the broker is there.
+        admin_token: what a writer must show.
+        open_reads: whether reading needs no token.
+        broker_for: the broker's URL for a device that reached this door under the given host name.
+    """
+
+    room: Room
+    submit: Submit
+    connected: Callable[[], bool]
+    admin_token: str
+    open_reads: bool
+    broker_for: Callable[[str], str]
+
+    def admits(self, token: str) -> bool:
+        """Whether `token` is the administrator's; takes as long for a near miss as for a wild guess."""
+        return hmac.compare_digest(token.encode(), self.admin_token.encode())
+
+    def command(self, act: Callable[..., T], *arguments: Any, **named: Any) -> T:
+        """Run a command function of `handlers` in the room."""
+        return self.submit(lambda: act(self.room, *arguments, **named))

@@ -1,0 +1,98 @@
+"""What is known of a device: what it said of itself, and whether it can be asked to work."""
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Any, Final
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from aggregator.job import Job
+from aggregator.store import Device
+from protocol.codec.recipe import Recipe
+from protocol.envelope import Envelope, Stamp
+from protocol.messages import Birth, Cost, EnergySource, State, Status, Telemetry
+from protocol.precision import Precision
+from protocol.replay import admit
+
+MAX_RETRY_S: Final = 24 * 3600.0
+"""Longest a device can ask to be left alone; it also bounds what a clock that jumps back can do."""
+
+
+def admit_envelope(device: Device, envelope: Envelope) -> None:
+    """Let a message past the replay guard and remember its stamp.
+
+    Raises:
+        Replayed: it was heard before, or is older than one that was.
+    """
+    seen = {int(number): Stamp(*stamp) for number, stamp in device.stamps.items()}
+    seen_now = admit(seen, envelope)
+    device.stamps = {str(number): [stamp.boot, stamp.sequence] for number, stamp in seen_now.items()}
+
+
+def on_state(device: Device, state: State) -> None:
+    """Take a state or a last will; a stale one of an older session changes nothing."""
+    if state.session >= device.session:
+        device.session, device.status = state.session, state.status.value
+
+
+def on_birth(device: Device, birth: Birth, now: float) -> bool:
+    """Take a birth.
+
+    Returns:
+        Whether it was taken: a stale one of an older session changes nothing.
+    """
+    if birth.session < device.session:
+        return False
+    if birth.session > device.session:
+        device.seen_at = now
+    device.session = birth.session
+    device.birth = {**asdict(birth), "model_digest": birth.model_digest.hex()}
+    return True
+
+
+def on_telemetry(device: Device, telemetry: Telemetry, now: float) -> None:
+    """Keep the newest telemetry, with the time it came."""
+    device.telemetry = {**asdict(telemetry), "received_at": now}
+
+
+def members(session: Session) -> list[Device]:
+    """Devices that belong to the fleet and have introduced themselves, by name."""
+    rows = session.scalars(select(Device).where(~Device.revoked).order_by(Device.id))
+    return [device for device in rows if device.birth]
+
+
+def available(session: Session, job: Job, now: float) -> list[Device]:
+    """Devices that can be asked to train now, by name."""
+    return [device for device in members(session) if _ready(device, now) and _able(device, job)]
+
+
+def _ready(device: Device, now: float) -> bool:
+    wait_s = device.retry_at - now
+    return device.status == Status.ONLINE and not 0 < wait_s <= MAX_RETRY_S
+
+
+def _able(device: Device, job: Job) -> bool:
+    codecs = set(device.birth["codecs"])
+    wanted = {Recipe.parse(job.recipe).quantizer, Recipe.parse(job.downlink).quantizer}
+    return bool(device.precision and device.birth["trains"] and device.birth["samples"] and wanted <= codecs)
+
+
+def runnable(device: Device, precisions: Iterable[Precision]) -> list[Precision]:
+    """Those of `precisions` that the device says it can run, in the same order."""
+    return [precision for precision in precisions if str(precision) in device.birth["precisions"]]
+
+
+def budget_j_per_day(device: Device) -> float:
+    """The operator's budget if there is one, else the device's own; 0 for none."""
+    stated: float = device.birth["budget_j_per_day"]
+    return stated if device.budget_j_per_day is None else device.budget_j_per_day
+
+
+def costs(device: Device) -> list[Cost]:
+    """Latency and energy of one inference as the device states them."""
+    return [_cost(values) for values in device.birth["costs"]]
+
+
+def _cost(values: dict[str, Any]) -> Cost:
+    return Cost(**{**values, "source": EnergySource(values["source"])})

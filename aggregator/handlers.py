@@ -1,0 +1,290 @@
+"""The one room behind both doors: what a message or a command does. Each call is one transaction.
+
+MQTT brings bytes to `on_message`; HTTP and the command line call the commands below it.
+"""
+
+import secrets
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
+from hashlib import sha256
+from math import isfinite
+
+from sqlalchemy.orm import Session
+
+from aggregator import devices, exports, ingest, outbox, planning, refusals, rounds, versions
+from aggregator.room import Room
+from aggregator.store import Device, Fact, Round, RoundState, Task, TaskState, Token
+from protocol.envelope import Envelope, open_envelope
+from protocol.errors import Malformed, ProtocolError, Refusal, RemoteProtocolError
+from protocol.messages import Birth, Decline, Manifest, Outcome, Receipt, State, Telemetry
+from protocol.signing import VerifyKey
+from protocol.topics import Door, Upward, check_name
+
+# --- messages ---
+
+
+def on_message(room: Room, topic: str, data: bytes) -> None:
+    """Take one MQTT message. Whatever a peer sends is handled, or refused, counted and, if it is an upload, answered.
+
+    Raises:
+        OSError, sqlalchemy.exc.OperationalError: the disk is full or failing; the message counts as not received.
+    """
+    device = refusals.UNKNOWN
+    try:
+        where = room.topics.parse_upward(topic)
+        device = where.device
+        if where.door is Door.CHUNK:
+            ingest.on_chunk(room, device, where.task, where.chunk, data)
+            return
+    except RemoteProtocolError as error:
+        with room.store.transaction() as session:
+            refusals.count(session, device, error.refusal)
+        return
+    with room.store.transaction() as session:
+        _on_envelope(session, room, where, topic, data)
+
+
+def _on_envelope(session: Session, room: Room, where: Upward, topic: str, data: bytes) -> None:
+    try:
+        envelope = open_envelope(data, topic=topic, key_of=partial(_key_of, session, where.device))
+        device = session.get_one(Device, envelope.sender)
+        devices.admit_envelope(device, envelope)
+    except RemoteProtocolError as error:
+        # No receipt: neither a stranger nor a broker that repeats an old manifest may empty a device's outbox.
+        refusals.count(session, where.device, error.refusal)
+        return
+    try:
+        _dispatch(session, room, where, device, envelope)
+    except RemoteProtocolError as error:
+        refusals.count(session, device.id, error.refusal)
+        if isinstance(envelope.message, Manifest) and where.door is Door.MANIFEST:
+            _answer(session, room, where, envelope.message, error)
+
+
+def _key_of(session: Session, expected: str, sender: str) -> VerifyKey | None:
+    if sender != expected:
+        raise RemoteProtocolError(f"sender {sender!r} on a topic of {expected!r}", Refusal.FOREIGN_DEVICE)
+    device = session.get(Device, sender)
+    return None if device is None else VerifyKey(device.public_key)
+
+
+def _dispatch(session: Session, room: Room, where: Upward, device: Device, envelope: Envelope) -> None:
+    if device.revoked:
+        raise RemoteProtocolError(f"device {device.id} was revoked", Refusal.REVOKED)
+    match where.door, envelope.message:
+        case Door.STATE, State() as state:
+            devices.on_state(device, state)
+        case Door.BIRTH, Birth() as birth:
+            _on_birth(session, room, device, birth)
+        case Door.TELEMETRY, Telemetry() as telemetry:
+            devices.on_telemetry(device, telemetry, room.clock())
+        case Door.RESPONSE, Decline() as decline:
+            _require_task(where, decline.task)
+            _on_decline(session, room, device, decline)
+        case Door.MANIFEST, Manifest() as manifest:
+            _require_task(where, manifest.task)
+            ingest.on_manifest(session, room, device.id, manifest)
+        case door, message:
+            raise Malformed(f"{type(message).__name__} on topic {door}: this topic carries something else")
+    if not isinstance(envelope.message, State | Birth):
+        device.seen_at = room.clock()
+
+
+def _require_task(where: Upward, task: str) -> None:
+    if task != where.task:
+        raise Malformed(f"message for task {task!r} on the topic of {where.task!r}")
+
+
+def _on_birth(session: Session, room: Room, device: Device, birth: Birth) -> None:
+    """A device introduces itself: give it a precision, its open offer again, and the model it should run."""
+    returned = birth.session > device.session
+    if not devices.on_birth(device, birth, room.clock()):
+        return
+    _assign(session, room, device)
+    if returned:
+        planning.offer_again(session, room, device)
+    exports.offer_model(session, room, device)
+
+
+def _on_decline(session: Session, room: Room, device: Device, decline: Decline) -> None:
+    task = session.get(Task, decline.task)
+    if task is None or task.device != device.id:
+        raise RemoteProtocolError(f"task {decline.task} was not offered to {device.id}", Refusal.UNKNOWN_TASK)
+    device.retry_at = room.clock() + min(decline.retry_after_s, devices.MAX_RETRY_S)
+    if task.state in planning.OPEN_TASKS and session.get_one(Round, task.round).state in rounds.ACCEPTING:
+        task.state, task.note = TaskState.DECLINED, f"{decline.reason}: {decline.detail}"
+        room.uploads.drop(device.id)
+
+
+def _answer(session: Session, room: Room, where: Upward, manifest: Manifest, error: RemoteProtocolError) -> None:
+    """Tell a device that its update will never count, so that it need not keep it."""
+    receipt = Receipt(
+        where.task, manifest.round, manifest.digest, Outcome.REFUSED, error.refusal.value, str(error)[:400]
+    )
+    outbox.post(session, room.topics.receipt(where.device, where.task), receipt)
+
+
+def _assign(session: Session, room: Room, device: Device) -> None:
+    trained = versions.current(session).precisions
+    planning.assign(room, device, trained, over=planning.is_over(session, room))
+
+
+# --- commands ---
+
+
+class Fault(StrEnum):
+    """What is wrong with a command, for a door to translate (404, 403, 409, 422)."""
+
+    NOT_FOUND = "not-found"
+    FORBIDDEN = "forbidden"
+    CONFLICT = "conflict"
+    INVALID = "invalid"
+
+
+class CommandRefused(Exception):
+    """A command that cannot be done; nothing was changed."""
+
+    def __init__(self, fault: Fault, message: str) -> None:
+        super().__init__(message)
+        self.fault = fault
+
+
+@dataclass(frozen=True, slots=True)
+class JoinResult:
+    """What a device learns when it joins; the door adds the broker's address."""
+
+    fleet: str
+    server_key: bytes
+
+
+def join(room: Room, *, device: str, public_key: bytes, token: str) -> JoinResult:
+    """Make a device a member.
+
+    A device that asks again with its own key is welcome with a spent token too: its first answer may be lost. With a
+    good one it starts over: sessions and stamps are forgotten, as a device that lost its journal needs.
+
+    Raises:
+        CommandRefused: FORBIDDEN token or revoked device; CONFLICT name taken; INVALID name or key.
+    """
+    try:
+        check_name(device, "device")
+        VerifyKey(public_key)
+    except (ProtocolError, ValueError) as error:
+        raise CommandRefused(Fault.INVALID, str(error)) from error
+    with room.store.transaction() as session:
+        known = session.get(Device, device)
+        if known is not None:
+            _check_return(known, public_key)
+        if _spend(session, room, token):
+            _enter(session, room, device, public_key)
+        elif known is None:
+            raise CommandRefused(Fault.FORBIDDEN, "join token is unknown, spent or expired: ask for a new one")
+    return JoinResult(room.topics.fleet, room.server_key.raw)
+
+
+def _check_return(known: Device, public_key: bytes) -> None:
+    if known.public_key != public_key:
+        raise CommandRefused(Fault.CONFLICT, f"device name {known.id!r} is taken by another key: choose another name")
+    if known.revoked:
+        raise CommandRefused(Fault.FORBIDDEN, f"device {known.id!r} was revoked")
+
+
+def _spend(session: Session, room: Room, token: str) -> bool:
+    row = session.get(Token, sha256(token.encode()).digest())
+    if row is None or row.uses_left < 1 or row.expires_at < room.clock():
+        return False
+    row.uses_left -= 1
+    return True
+
+
+def _enter(session: Session, room: Room, device: str, public_key: bytes) -> None:
+    member = session.get(Device, device)
+    if member is None:
+        session.add(Device(id=device, public_key=public_key, joined_at=room.clock()))
+    else:
+        member.session, member.stamps = -1, {}
+
+
+def create_token(room: Room, uses: int, ttl_s: float, note: str = "") -> str:
+    """Make a join token for `uses` devices that lives `ttl_s` seconds; only its SHA-256 is kept.
+
+    Raises:
+        CommandRefused: INVALID uses or time to live.
+    """
+    if uses < 1:
+        raise CommandRefused(Fault.INVALID, f"token uses = {uses}: expected 1 or more")
+    if not (isfinite(ttl_s) and ttl_s > 0):
+        raise CommandRefused(Fault.INVALID, f"token ttl_s = {ttl_s}: expected more than 0 seconds")
+    secret = secrets.token_urlsafe(24)
+    digest = sha256(secret.encode()).digest()
+    with room.store.transaction() as session:
+        session.add(Token(digest=digest, uses_left=uses, expires_at=room.clock() + ttl_s, note=note))
+    return secret
+
+
+def set_budget(room: Room, device: str, joules: float | None) -> None:
+    """Set the operator's budget of a device in J per day; None gives back the device's own.
+
+    Raises:
+        CommandRefused: NOT_FOUND device; INVALID budget.
+    """
+    if joules is not None and not (isfinite(joules) and joules >= 0):
+        raise CommandRefused(Fault.INVALID, f"budget = {joules} J/day: expected 0 (mains power) or more")
+    with room.store.transaction() as session:
+        member = _member(session, device)
+        member.budget_j_per_day = joules
+        if member.birth:
+            _assign(session, room, member)
+            exports.offer_model(session, room, member)
+
+
+def revoke(room: Room, device: str) -> None:
+    """Shut a device out for good: its open task is missed, its messages are refused from now on.
+
+    Raises:
+        CommandRefused: NOT_FOUND device.
+    """
+    with room.store.transaction() as session:
+        member = _member(session, device)
+        member.revoked = True
+        current = planning.newest_round(session)
+        for task in planning.tasks_of(session, current.number) if current else []:
+            if task.device == device and task.state in planning.OPEN_TASKS:
+                task.state = TaskState.MISSED
+    room.uploads.drop(device)
+
+
+def _member(session: Session, device: str) -> Device:
+    member = session.get(Device, device)
+    if member is None:
+        raise CommandRefused(Fault.NOT_FOUND, f"device {device!r} is not a member of the fleet")
+    return member
+
+
+def abort_round(room: Room) -> int:
+    """Give up the current round and return its number.
+
+    Raises:
+        CommandRefused: CONFLICT, no round is running.
+    """
+    with room.store.reading() as session:
+        current = planning.newest_round(session)
+    if current is None or RoundState.ABORTED not in rounds.MOVES[current.state]:
+        raise CommandRefused(Fault.CONFLICT, "no round is running: there is nothing to abort")
+    rounds.abort(room, current.number, "aborted by the operator")
+    return current.number
+
+
+def pause(room: Room) -> None:
+    """Open no further round; the current one goes on."""
+    with room.store.transaction() as session:
+        session.merge(Fact(name=rounds.PAUSED, value=b"1"))
+
+
+def resume(room: Room) -> None:
+    """Open rounds again."""
+    with room.store.transaction() as session:
+        fact = session.get(Fact, rounds.PAUSED)
+        if fact is not None:
+            session.delete(fact)

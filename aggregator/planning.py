@@ -1,0 +1,172 @@
+"""Who takes part in a round, at which precision, and what exactly each device is offered."""
+
+import secrets
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from typing import Any
+
+import msgpack
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from aggregator import devices, outbox, versions
+from aggregator.job import Job
+from aggregator.merge import MAX_UPDATES
+from aggregator.model import base_payload
+from aggregator.room import Room
+from aggregator.store import Device, Model, Round, RoundState, Task, TaskState
+from protocol.messages import Offer
+from protocol.precision import Precision
+from protocol.schema import from_map, to_map, unpack_map
+
+FINISHED = frozenset({RoundState.ANNOUNCED, RoundState.ABORTED})
+OPEN_TASKS = frozenset({TaskState.OFFERED, TaskState.UPLOADING})
+
+
+@dataclass(frozen=True, slots=True)
+class BaseModel:
+    """What devices of one precision download and train from."""
+
+    digest: str
+    size_bytes: int
+
+
+def newest_round(session: Session) -> Round | None:
+    """The current round, or the last one."""
+    return session.scalar(select(Round).order_by(Round.number.desc()).limit(1))
+
+
+def tasks_of(session: Session, number: int) -> list[Task]:
+    """Every task of a round, by device."""
+    return list(session.scalars(select(Task).where(Task.round == number).order_by(Task.device, Task.id)))
+
+
+def is_over(session: Session, room: Room) -> bool:
+    """Whether the job's last round is behind."""
+    last = newest_round(session)
+    limit = room.job.last_round
+    return limit is not None and last is not None and last.number >= limit and last.state in FINISHED
+
+
+# --- precisions ---
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What a device should run (nothing, if empty), why, and from which inputs."""
+
+    precision: str
+    reason: str
+    inputs: Mapping[str, Any]
+
+
+def choose(room: Room, device: Device, trained: Collection[str], *, over: bool) -> Choice:
+    """Choose the precision of a device.
+
+    A device that trains may get any precision of the job. One that does not, and everyone once the job is over, gets
+    one that has a trained profile: activation steps and moments of a neighbouring precision make a poor model.
+    """
+    offered = room.job.precisions
+    if trained and (over or not device.birth["trains"]):
+        offered = tuple(precision for precision in offered if str(precision) in trained)
+    candidates = devices.runnable(device, offered)
+    if not candidates:
+        return Choice("", f"it runs none of the fleet's precisions: {', '.join(map(str, offered))}", {})
+    decision = room.policy.choose(
+        room.job.network,
+        candidates,
+        devices.budget_j_per_day(device),
+        device.birth["inferences_per_day"],
+        devices.costs(device),
+    )
+    return Choice(str(decision.precision), decision.reason, {**decision.inputs, "feasible": decision.feasible})
+
+
+def assign(room: Room, device: Device, trained: Collection[str], *, over: bool) -> None:
+    """Give a device the precision chosen for it, with the reason."""
+    choice = choose(room, device, trained, over=over)
+    device.precision, device.reason, device.decision = choice.precision, choice.reason, dict(choice.inputs)
+
+
+# --- tasks and offers ---
+
+
+def invited(session: Session, room: Room, number: int) -> list[Device]:
+    """The devices that round `number` asks: all that are available, or `MAX_UPDATES` of them drawn by the seed."""
+    ready = devices.available(session, room.job, room.clock())
+    drawn = sorted(ready, key=lambda device: seed_of(room.job, number, device.id))[:MAX_UPDATES]
+    return sorted(drawn, key=lambda device: device.id)
+
+
+def make_bases(room: Room, number: int, model: Model, precisions: Iterable[str]) -> dict[str, BaseModel]:
+    """Code the round's base model for each precision and keep it among the blobs."""
+    master = versions.load(room, model)
+    bases = {}
+    for name in sorted(set(precisions)):
+        payload = base_payload(master, Precision.parse(name), room.job.downlink, seed_of(room.job, number, name))
+        bases[name] = BaseModel(room.blobs.put(payload), len(payload))
+    return bases
+
+
+def make_task(room: Room, number: int, device: Device, model: Model, bases: Mapping[str, BaseModel]) -> Task:
+    """A task with a fresh name and nonce, not yet offered."""
+    base = bases[device.precision]
+    offer = Offer(
+        task=secrets.token_hex(16),
+        round=number,
+        architecture=room.job.architecture,
+        precision=device.precision,
+        recipe=room.job.recipe_for(number),
+        base=bytes.fromhex(base.digest),
+        base_bytes=base.size_bytes,
+        shard=room.shard,
+        nonce=secrets.token_bytes(16),
+        deadline_s=room.job.deadline_s,
+        epochs=room.job.epochs_for(number),
+        batch=room.job.batch,
+        learning_rate=room.job.learning_rate_for(number),
+        seed=seed_of(room.job, number, device.id),
+        calibrate_steps=room.job.calibrate_first and device.precision not in model.precisions,
+    )
+    return Task(
+        id=offer.task,
+        round=number,
+        device=device.id,
+        state=TaskState.OFFERED,
+        precision=device.precision,
+        recipe=offer.recipe,
+        base=base.digest,
+        nonce=offer.nonce,
+        offer=msgpack.packb(to_map(offer)),
+    )
+
+
+def offer(session: Session, room: Room, task: Task, deadline_s: float, *, awaited: bool) -> None:
+    """Post a task's offer with the time that is left; `awaited` holds the round until it is sent."""
+    message = replace(from_map(Offer, unpack_map(task.offer)), deadline_s=deadline_s)
+    topic = room.topics.device(task.device, "offer")
+    expires_at = room.clock() + deadline_s
+    outbox.post(session, topic, message, expires_at=expires_at, round=task.round if awaited else None)
+
+
+def offer_again(session: Session, room: Room, device: Device) -> None:
+    """Repeat the unfinished offer of a device that came back, unchanged but for the time left."""
+    current = newest_round(session)
+    if current is None or current.state not in {RoundState.COLLECTING, RoundState.EXTENDED}:
+        return
+    for task in tasks_of(session, current.number):
+        if task.device == device.id and task.state in OPEN_TASKS | {TaskState.MISSED}:
+            task.state = TaskState.OFFERED
+            offer(session, room, task, remaining_s(room, current), awaited=False)
+
+
+def remaining_s(room: Room, current: Round) -> float:
+    """Seconds until the round's deadline."""
+    duration_s = room.job.deadline_s if current.state is RoundState.COLLECTING else room.job.extension_s
+    return room.deadlines.remaining_s(current.number, current.deadline_at, duration_s)
+
+
+def seed_of(job: Job, number: int, what: str) -> int:
+    """63 bits that depend on the job's seed, the round and a name, and on nothing else."""
+    return int.from_bytes(sha256(f"{job.seed}/{number}/{what}".encode()).digest()[:8]) >> 1

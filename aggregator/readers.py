@@ -1,0 +1,166 @@
+"""Rows of the store as what the HTTP door shows; reading only."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from aggregator.store import Device, Export, Model, RefusalCount, Round, Task, Update
+from aggregator.views import (
+    DeviceDetail,
+    DeviceView,
+    ExportView,
+    Live,
+    ModelView,
+    Receipt,
+    RoundDetail,
+    RoundView,
+    TaskView,
+    UpdateView,
+)
+
+RECEIPTS_SHOWN = 50
+
+
+def device_views(session: Session) -> list[DeviceView]:
+    """Every device by name."""
+    return [DeviceView(**_device(row)) for row in session.scalars(select(Device).order_by(Device.id))]
+
+
+def device_detail(session: Session, name: str) -> DeviceDetail | None:
+    """One device; None when there is none of that name."""
+    row = session.get(Device, name)
+    if row is None:
+        return None
+    payload_bytes, fp32_bytes = _bytes(session, Update.device == name)
+    newest = select(Update).where(Update.device == name).order_by(Update.received_at.desc()).limit(RECEIPTS_SHOWN)
+    counts = session.scalars(select(RefusalCount).where(RefusalCount.device == name))
+    return DeviceDetail(
+        **_device(row),
+        public_key=row.public_key.hex(),
+        birth=row.birth,
+        telemetry=row.telemetry,
+        decision=row.decision,
+        update_bytes=payload_bytes,
+        update_fp32_bytes=fp32_bytes,
+        receipts=[Receipt.model_validate(update, from_attributes=True) for update in session.scalars(newest)],
+        refusals={count.refusal: count.count for count in counts},
+    )
+
+
+def live(session: Session) -> list[Live]:
+    """What every device is doing now."""
+    return [
+        Live(
+            id=row.id,
+            status="revoked" if row.revoked else row.status,
+            lifecycle=row.telemetry.get("lifecycle", ""),
+            task=row.telemetry.get("task", ""),
+            progress=row.telemetry.get("progress", 0.0),
+            precision=row.precision,
+        )
+        for row in session.scalars(select(Device).order_by(Device.id))
+    ]
+
+
+def round_views(session: Session) -> list[RoundView]:
+    """Every round, oldest first."""
+    return [RoundView(**_round(session, row)) for row in session.scalars(select(Round).order_by(Round.number))]
+
+
+def round_detail(session: Session, number: int) -> RoundDetail | None:
+    """One round; None when there is none of that number."""
+    row = session.get(Round, number)
+    if row is None:
+        return None
+    tasks = session.scalars(select(Task).where(Task.round == number).order_by(Task.device))
+    offers = [TaskView.model_validate(task, from_attributes=True) for task in tasks]
+    return RoundDetail(**_round(session, row), offers=offers)
+
+
+def newest_round(session: Session) -> Round | None:
+    """The round that is running or ran last."""
+    return session.scalar(select(Round).order_by(Round.number.desc()).limit(1))
+
+
+def update_views(session: Session, number: int | None) -> list[UpdateView]:
+    """The journal, of one round or whole, in the order of arrival."""
+    query = select(Update).order_by(Update.received_at, Update.task)
+    if number is not None:
+        query = query.where(Update.round == number)
+    return [UpdateView.model_validate(row, from_attributes=True) for row in session.scalars(query)]
+
+
+def update_view(session: Session, task: str) -> UpdateView | None:
+    """The update of one task; None while there is none."""
+    row = session.get(Update, task)
+    return UpdateView.model_validate(row, from_attributes=True) if row else None
+
+
+def model_views(session: Session) -> list[ModelView]:
+    """Every version, newest first."""
+    return [_model(session, row) for row in session.scalars(select(Model).order_by(Model.version.desc()))]
+
+
+def model_view(session: Session, version: int) -> ModelView | None:
+    """One version; None when there is none."""
+    row = session.get(Model, version)
+    return _model(session, row) if row else None
+
+
+def newest_version(session: Session) -> int:
+    """The current version of the global model."""
+    return session.scalar(select(func.max(Model.version))) or 0
+
+
+def _device(row: Device) -> dict[str, Any]:
+    telemetry = row.telemetry
+    return {
+        "id": row.id,
+        "status": row.status,
+        "revoked": row.revoked,
+        "seen_at": row.seen_at,
+        "joined_at": row.joined_at,
+        "precision": row.precision,
+        "reason": row.reason,
+        "budget_j_per_day": row.budget_j_per_day,
+        "stated_j_per_day": row.birth.get("budget_j_per_day", 0.0),
+        "lifecycle": telemetry.get("lifecycle", ""),
+        "progress": telemetry.get("progress", 0.0),
+        "samples": row.birth.get("samples", 0),
+        "sent_bytes": telemetry.get("sent_bytes", 0),
+        "received_bytes": telemetry.get("received_bytes", 0),
+        "model_version": telemetry.get("model_version", 0),
+    }
+
+
+def _round(session: Session, row: Round) -> dict[str, Any]:
+    states: Sequence[Any] = session.scalars(select(Task.state).where(Task.round == row.number)).all()
+    payload_bytes, fp32_bytes = _bytes(session, Update.round == row.number)
+    return {
+        "number": row.number,
+        "state": row.state,
+        "base_version": row.base_version,
+        "opened_at": row.opened_at,
+        "deadline_at": row.deadline_at,
+        "closed_at": row.closed_at,
+        "note": row.note,
+        "tasks": dict(Counter(state.value for state in states)),
+        "update_bytes": payload_bytes,
+        "update_fp32_bytes": fp32_bytes,
+    }
+
+
+def _model(session: Session, row: Model) -> ModelView:
+    exports = session.scalars(select(Export).where(Export.version == row.version).order_by(Export.precision))
+    views = [ExportView.model_validate(export, from_attributes=True) for export in exports]
+    return ModelView(version=row.version, digest=row.digest, made_at=row.made_at, exports=views)
+
+
+def _bytes(session: Session, condition: Any) -> tuple[int, int]:
+    """Bytes of accepted updates as sent and as 32-bit floats."""
+    sums = select(func.sum(Update.payload_bytes), func.sum(Update.fp32_bytes)).where(condition, Update.accepted)
+    payload_bytes, fp32_bytes = session.execute(sums).one()
+    return payload_bytes or 0, fp32_bytes or 0

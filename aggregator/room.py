@@ -1,0 +1,74 @@
+"""Everything a handler works with, assembled once by whoever runs the service (or by a test)."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from aggregator.allocate import BestThatFits, Policy
+from aggregator.blobs import Blobs
+from aggregator.deadlines import Clock, Deadlines
+from aggregator.job import Job
+from aggregator.store import RoundState, Store
+from aggregator.uploads import Uploads
+from protocol.signing import VerifyKey
+from protocol.topics import Topics
+
+SYNTHETIC_PICTURES = 16
+"""Enough to catch a wrong graph; every picture exercises every weight."""
+
+
+@dataclass(frozen=True)
+class HoldOut:
+    """Pictures that exports are checked and rated on: uint8[N, C, H, W] and, if known, int64[N] labels."""
+
+    pictures_NCHW: npt.NDArray[np.uint8]
+    labels_N: npt.NDArray[np.int64] | None = None
+
+
+def _nobody(number: int, state: RoundState) -> None:
+    """Nobody listens."""
+
+
+@dataclass
+class Room:
+    """The core's surroundings; one thread at a time works in it.
+
+    Attributes:
+        server_key: what devices check the aggregator's envelopes with.
+        clock: wall-clock seconds since 1970.
+        monotonic: seconds that never jump.
+        hold_out: what exports are checked on; None checks on pictures of noise and rates nothing.
+        on_transition: called with round and state after every committed transition.
+    """
+
+    store: Store
+    blobs: Blobs
+    topics: Topics
+    job: Job
+    server_key: VerifyKey
+    clock: Clock = time.time
+    monotonic: Clock = time.monotonic
+    shard: str = "0"
+    policy: Policy = field(default_factory=BestThatFits)
+    hold_out: HoldOut | None = None
+    uploads: Uploads = field(default_factory=Uploads)
+    on_transition: Callable[[int, RoundState], None] = _nobody
+    unexportable: set[tuple[int, str]] = field(default_factory=set)
+    """(version, precision) pairs whose export failed its check, not to be tried again by this process."""
+
+    @cached_property
+    def deadlines(self) -> Deadlines:
+        """Time left, on this room's clocks."""
+        return Deadlines(self.clock, self.monotonic)
+
+    @cached_property
+    def check_set(self) -> HoldOut:
+        """The hold-out, or the same noise every time."""
+        if self.hold_out is not None:
+            return self.hold_out
+        shape = (SYNTHETIC_PICTURES, *self.job.network.input_shape)
+        return HoldOut(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8))

@@ -1,0 +1,328 @@
+"""A round is a table of states; each move is one transaction that also holds what must be published.
+
+    PLANNED → OFFERED → COLLECTING → MERGING → VALIDATING → COMMITTED → ANNOUNCED
+                 ↑          ↓ ↘        ↑
+                 │          ↓  EXTENDED
+                 └─────── STARVED ←┘             ABORTED from anywhere before COMMITTED
+
+Whatever must survive a kill is on disk before the move that depends on it: blobs first, then the rows that name
+them. After a restart `advance` goes on from the state it finds; a step that was interrupted is done again and, being
+a function of what is on disk, does the same.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from aggregator import devices, exports, outbox, planning, versions
+from aggregator.blobs import BlobError
+from aggregator.merge import MergeError, PartialSum
+from aggregator.model import GlobalModel, ModelError
+from aggregator.planning import OPEN_TASKS, newest_round, remaining_s, tasks_of
+from aggregator.room import Room
+from aggregator.store import Fact, Model, Round, RoundState, Task, TaskState, Update
+from export.errors import ExportError
+from protocol import messages
+from protocol.codec.payload import decode
+from protocol.errors import RemoteProtocolError
+
+MOVES: Final[Mapping[RoundState, frozenset[RoundState]]] = MappingProxyType(
+    {
+        RoundState.PLANNED: frozenset({RoundState.OFFERED, RoundState.ABORTED}),
+        RoundState.OFFERED: frozenset({RoundState.COLLECTING, RoundState.ABORTED}),
+        RoundState.COLLECTING: frozenset(
+            {RoundState.EXTENDED, RoundState.MERGING, RoundState.STARVED, RoundState.ABORTED}
+        ),
+        RoundState.EXTENDED: frozenset({RoundState.MERGING, RoundState.STARVED, RoundState.ABORTED}),
+        RoundState.STARVED: frozenset({RoundState.OFFERED, RoundState.MERGING, RoundState.ABORTED}),
+        RoundState.MERGING: frozenset({RoundState.VALIDATING, RoundState.ABORTED}),
+        RoundState.VALIDATING: frozenset({RoundState.COMMITTED, RoundState.ABORTED}),
+        RoundState.COMMITTED: frozenset({RoundState.ANNOUNCED}),
+        RoundState.ANNOUNCED: frozenset(),
+        RoundState.ABORTED: frozenset(),
+    }
+)
+
+ACCEPTING: Final = frozenset({RoundState.OFFERED, RoundState.COLLECTING, RoundState.EXTENDED, RoundState.STARVED})
+"""States in which a round takes updates."""
+
+PAUSED: Final = "paused"
+"""The fact that holds back new rounds."""
+
+
+class IllegalMove(Exception):
+    """A round was about to go where `MOVES` does not let it: a bug, or an abort that came too late."""
+
+
+def advance(room: Room) -> bool:
+    """Make at most one transition, or else one missing export. Call again until nothing moves.
+
+    Returns:
+        Whether something moved.
+
+    Raises:
+        ExportError: a missing export does not agree with its reference.
+        OSError: the disk is full or failing; the round stays where it is and the call can be repeated.
+    """
+    with room.store.reading() as session:
+        current = newest_round(session)
+    moved = _STEPS[current.state](room, current) if current and current.state in _STEPS else _plan(room, current)
+    return moved or exports.keep_missing(room)
+
+
+def abort(room: Room, number: int, note: str) -> None:
+    """Give up a round; the old model stays, and so does the journal.
+
+    Raises:
+        IllegalMove: it is committed or aborted already.
+    """
+    with _move(room, number, RoundState.ABORTED) as (session, current):
+        current.note, current.closed_at = note[:400], room.clock()
+        current.deadline_at = room.clock() + room.job.extension_s
+        _miss_open_tasks(session, number)
+
+
+@contextmanager
+def _move(room: Room, number: int, to: RoundState) -> Iterator[tuple[Session, Round]]:
+    """One transition: the block's changes, the new state and its announcement in one transaction."""
+    with room.store.transaction() as session:
+        current = session.get_one(Round, number)
+        if to not in MOVES[current.state]:
+            raise IllegalMove(f"round {number} is {current.state}: it cannot become {to}")
+        current.state = to
+        if to not in ACCEPTING:
+            room.uploads.clear()
+        yield session, current
+        _announce_state(session, room, current)
+    room.on_transition(number, to)
+
+
+def _announce_state(session: Session, room: Room, current: Round) -> None:
+    version = versions.current(session).version
+    state = messages.RoundState(current.number, current.state.value, version)
+    awaited = current.number if current.state is RoundState.COMMITTED else None
+    outbox.post(session, room.topics.round_state, state, retain=True, round=awaited)
+
+
+# --- opening ---
+
+
+def _plan(room: Room, last: Round | None) -> bool:
+    """Open the next round, if it is time and enough devices are there."""
+    number = 1 if last is None else last.number + 1
+    with room.store.reading() as session:
+        if session.get(Fact, PAUSED) or planning.is_over(session, room) or _resting(room, last):
+            return False
+        invited = planning.invited(session, room, number)
+        model = versions.current(session)
+    if len(invited) < room.job.min_devices:
+        return False
+    bases = planning.make_bases(room, number, model, (device.precision for device in invited))
+    with room.store.transaction() as session:
+        current = Round(number=number, state=RoundState.PLANNED, base_version=model.version, opened_at=room.clock())
+        session.add(current)
+        session.flush()
+        session.add_all(planning.make_task(room, number, device, model, bases) for device in invited)
+        _announce_state(session, room, current)
+    room.on_transition(number, RoundState.PLANNED)
+    return True
+
+
+def _resting(room: Room, last: Round | None) -> bool:
+    """Whether the last round failed and its pause is not over: what failed once may fail again at once."""
+    return last is not None and last.state is RoundState.ABORTED and remaining_s(room, last) > 0
+
+
+def _offer(room: Room, current: Round) -> bool:
+    """PLANNED → OFFERED."""
+    with _move(room, current.number, RoundState.OFFERED) as (session, _):
+        for task in tasks_of(session, current.number):
+            planning.offer(session, room, task, room.job.deadline_s, awaited=True)
+    return True
+
+
+def _offer_rest(room: Room, current: Round) -> bool:
+    """STARVED → MERGING if enough came late; else, after a pause, → OFFERED to whoever is there and owes an update."""
+    with room.store.reading() as session:
+        tasks = tasks_of(session, current.number)
+        tally = _Tally.of(tasks)
+        if tally.accepted >= room.job.quorum_of(tally.offered):
+            return _merge_now(room, current)
+        if remaining_s(room, current) > 0:
+            return False
+        served = {task.device for task in tasks if task.state is TaskState.ACCEPTED}
+        absent = [device for device in planning.invited(session, room, current.number) if device.id not in served]
+        model = session.get_one(Model, current.base_version)
+    if not absent:
+        return False
+    waiting = {task.device: task.id for task in tasks if task.state in OPEN_TASKS | {TaskState.MISSED}}
+    fresh = [device for device in absent if device.id not in waiting]
+    bases = planning.make_bases(room, current.number, model, (device.precision for device in fresh))
+    with _move(room, current.number, RoundState.OFFERED) as (session, _):
+        _miss_open_tasks(session, current.number)
+        again = [session.get_one(Task, waiting[device.id]) for device in absent if device.id in waiting]
+        made = [planning.make_task(room, current.number, device, model, bases) for device in fresh]
+        session.add_all(made)
+        for task in [*again, *made]:
+            task.state = TaskState.OFFERED
+            planning.offer(session, room, task, room.job.deadline_s, awaited=True)
+    return True
+
+
+# --- collecting ---
+
+
+@dataclass(frozen=True, slots=True)
+class _Tally:
+    """How a round stands. A device asked twice counts once; one that left while the round starved does not count."""
+
+    offered: int
+    accepted: int
+    open: int
+
+    @classmethod
+    def of(cls, tasks: list[Task]) -> "_Tally":
+        offered = {task.device for task in tasks if task.state is not TaskState.MISSED}
+        accepted = sum(task.state is TaskState.ACCEPTED for task in tasks)
+        return cls(len(offered), accepted, sum(task.state in OPEN_TASKS for task in tasks))
+
+
+def _collect(room: Room, current: Round) -> bool:
+    """OFFERED → COLLECTING once every offer is with the broker; only now does the time run."""
+    with room.store.reading() as session:
+        if outbox.waiting(session, current.number):
+            return False
+    with _move(room, current.number, RoundState.COLLECTING) as (_, moved):
+        moved.deadline_at = room.clock() + room.job.deadline_s
+    return True
+
+
+def _close(room: Room, current: Round) -> bool:
+    """COLLECTING or EXTENDED → MERGING, EXTENDED or STARVED."""
+    with room.store.reading() as session:
+        tally = _Tally.of(tasks_of(session, current.number))
+    enough = tally.accepted >= room.job.quorum_of(tally.offered)
+    extended = current.state is RoundState.EXTENDED
+    if not tally.open:
+        return _merge_now(room, current) if tally.accepted else _starve(room, current)
+    if enough and extended:
+        return _merge_now(room, current)
+    if remaining_s(room, current) > 0:
+        return False
+    if enough:
+        return _merge_now(room, current)
+    return _starve(room, current) if extended else _extend(room, current)
+
+
+def _merge_now(room: Room, current: Round) -> bool:
+    with _move(room, current.number, RoundState.MERGING):
+        return True
+
+
+def _extend(room: Room, current: Round) -> bool:
+    with _move(room, current.number, RoundState.EXTENDED) as (session, moved):
+        moved.deadline_at = room.clock() + room.job.extension_s
+        for task in tasks_of(session, current.number):
+            if task.state in OPEN_TASKS:
+                planning.offer(session, room, task, room.job.extension_s, awaited=False)
+    return True
+
+
+def _starve(room: Room, current: Round) -> bool:
+    with _move(room, current.number, RoundState.STARVED) as (_, moved):
+        moved.deadline_at = room.clock() + room.job.extension_s
+    return True
+
+
+def _miss_open_tasks(session: Session, number: int) -> None:
+    for task in tasks_of(session, number):
+        if task.state in OPEN_TASKS:
+            task.state = TaskState.MISSED
+
+
+# --- closing ---
+
+
+def _merge(room: Room, current: Round) -> bool:
+    """MERGING → VALIDATING: the base and every accepted update of the journal make the candidate."""
+    try:
+        candidate = merge_journal(room, current)
+    except (BlobError, ModelError, MergeError, RemoteProtocolError) as error:
+        abort(room, current.number, f"merging failed: {error}")
+        return True
+    digest = room.blobs.put(candidate.to_bytes())
+    with _move(room, current.number, RoundState.VALIDATING) as (_, moved):
+        moved.candidate = digest
+    return True
+
+
+def merge_journal(room: Room, current: Round) -> GlobalModel:
+    """Merge the accepted updates of a round, one in memory at a time."""
+    with room.store.reading() as session:
+        base = versions.load(room, session.get_one(Model, current.base_version))
+        rows = select(Update.digest, Update.samples).where(Update.round == current.number, Update.accepted)
+        journal = session.execute(rows.order_by(Update.task)).all()
+    total = PartialSum(base.architecture)
+    for digest, samples in journal:
+        payload = decode(room.blobs.get(digest))
+        total = total.add(payload.header, payload.tensors, samples)
+    return total.finish(base)
+
+
+def _validate(room: Room, current: Round) -> bool:
+    """VALIDATING → COMMITTED: the candidate becomes the model if it is finite and every export agrees."""
+    number = current.number
+    try:
+        candidate = GlobalModel.from_bytes(room.blobs.get(current.candidate))
+        kept = [exports.keep(room, candidate, number, name) for name in _in_use(room, number, candidate)]
+    except (BlobError, ModelError, ExportError) as error:
+        abort(room, number, f"validation failed: {error}")
+        return True
+    with _move(room, number, RoundState.COMMITTED) as (session, moved):
+        moved.closed_at = room.clock()
+        trained = sorted(candidate.profiles)
+        session.add(Model(version=number, digest=current.candidate, made_at=room.clock(), precisions=trained))
+        session.flush()
+        exports.register(session, number, kept)
+        _miss_open_tasks(session, number)
+        for device in devices.members(session):
+            planning.assign(room, device, trained, over=number == room.job.last_round)
+            exports.offer_model(session, room, device, round=number)
+    return True
+
+
+def _in_use(room: Room, number: int, candidate: GlobalModel) -> list[str]:
+    """The precisions that members will run once the candidate is the model, as far as it has them."""
+    over = number == room.job.last_round
+    with room.store.reading() as session:
+        choices = [planning.choose(room, device, candidate.profiles, over=over) for device in devices.members(session)]
+    return sorted({choice.precision for choice in choices} & candidate.profiles.keys())
+
+
+def _announce(room: Room, current: Round) -> bool:
+    """COMMITTED → ANNOUNCED once every model offer is with the broker."""
+    with room.store.reading() as session:
+        if outbox.waiting(session, current.number):
+            return False
+    with _move(room, current.number, RoundState.ANNOUNCED):
+        return True
+
+
+_STEPS: Final[Mapping[RoundState, Callable[[Room, Round], bool]]] = MappingProxyType(
+    {
+        RoundState.PLANNED: _offer,
+        RoundState.OFFERED: _collect,
+        RoundState.COLLECTING: _close,
+        RoundState.EXTENDED: _close,
+        RoundState.STARVED: _offer_rest,
+        RoundState.MERGING: _merge,
+        RoundState.VALIDATING: _validate,
+        RoundState.COMMITTED: _announce,
+    }
+)
+"""What moves a round on from each state; a finished one, or none, is followed by the next."""

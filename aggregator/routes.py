@@ -1,0 +1,262 @@
+"""The HTTP door: a translation of requests into reads of the store and commands of `handlers`. No rule lives here.
+
+Writes show the administrator's token; joining shows a join token in its body. Reads are open to this machine and ask
+for the token when the door is open to others. Blobs never ask: their names are SHA-256 of their content, which nobody
+can guess, and only signed offers and readers of this door ever say one.
+"""
+
+from http import HTTPStatus
+from typing import Annotated, TypeVar
+
+from fastapi import APIRouter, Depends, Header, HTTPException, Path, Query, Request, Response
+from fastapi.responses import FileResponse
+
+from aggregator import handlers, readers, views
+from aggregator.blobs import BlobError
+from aggregator.desk import Desk
+from aggregator.problems import documented
+from aggregator.rounds import PAUSED
+from aggregator.store import Fact
+
+T = TypeVar("T")
+
+API = "/api/v1"
+READY_WITHIN_S = 5.0
+ROUND_LIMIT = (1 << 31) - 1
+
+
+def the_desk(request: Request) -> Desk:
+    """The window this application serves."""
+    desk: Desk = request.app.state.desk
+    return desk
+
+
+TheDesk = Annotated[Desk, Depends(the_desk)]
+Bearer = Annotated[str, Header(alias="Authorization", include_in_schema=False)]
+
+
+def may_write(desk: TheDesk, authorization: Bearer = "") -> None:
+    """Refuse whoever does not show the administrator's token."""
+    scheme, _, token = authorization.partition(" ")
+    if scheme.lower() != "bearer" or not desk.admits(token.strip()):
+        raise HTTPException(
+            HTTPStatus.UNAUTHORIZED,
+            "expected header 'Authorization: Bearer …' with the token of the file admin-token in the state directory",
+            {"WWW-Authenticate": "Bearer"},
+        )
+
+
+def may_read(desk: TheDesk, authorization: Bearer = "") -> None:
+    """As `may_write`, unless reading is open."""
+    if not desk.open_reads:
+        may_write(desk, authorization)
+
+
+open_to_all = APIRouter()
+reading = APIRouter(
+    prefix=API,
+    dependencies=[Depends(may_read)],
+    responses=documented(HTTPStatus.UNAUTHORIZED, HTTPStatus.UNPROCESSABLE_ENTITY),
+)
+writing = APIRouter(
+    prefix=API,
+    dependencies=[Depends(may_write)],
+    responses=documented(
+        HTTPStatus.UNAUTHORIZED, HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE
+    ),
+)
+MISSING = documented(HTTPStatus.NOT_FOUND)
+
+DeviceName = Annotated[str, Path(pattern=views.DEVICE)]
+Number = Annotated[int, Path(ge=0, le=ROUND_LIMIT)]
+
+
+def _found(value: T | None, what: str) -> T:
+    if value is None:
+        raise HTTPException(HTTPStatus.NOT_FOUND, f"{what} is not known")
+    return value
+
+
+@open_to_all.get("/healthz")
+def healthz() -> views.Health:
+    """Whether the process answers."""
+    return views.Health(status="ok")
+
+
+@open_to_all.get("/readyz", responses={503: {"model": views.Ready}})
+def readyz(desk: TheDesk, response: Response) -> views.Ready:
+    """Whether the broker is connected and the database takes writes."""
+    broker, database = desk.connected(), _writable(desk)
+    if not (broker and database):
+        response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
+    return views.Ready(ready=broker and database, broker=broker, database=database)
+
+
+def _writable(desk: Desk) -> bool:
+    def write() -> None:
+        with desk.room.store.transaction() as session:
+            session.merge(Fact(name="checked_at", value=str(desk.room.clock()).encode()))
+
+    try:
+        desk.submit(write, READY_WITHIN_S)
+    except Exception:  # noqa: BLE001 (whatever stands in the way: not ready is the answer)
+        return False
+    return True
+
+
+@open_to_all.post(
+    f"{API}/join",
+    status_code=HTTPStatus.CREATED,
+    responses=documented(
+        HTTPStatus.FORBIDDEN, HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE
+    ),
+)
+def join(desk: TheDesk, body: views.JoinRequest, request: Request) -> views.JoinAnswer:
+    """Make a device a member of the fleet, for a join token."""
+    key = bytes.fromhex(body.public_key)
+    result = desk.command(handlers.join, device=body.device, public_key=key, token=body.token)
+    broker = desk.broker_for(request.url.hostname or "")
+    return views.JoinAnswer(fleet=result.fleet, server_key=result.server_key.hex(), broker=broker)
+
+
+@open_to_all.head(f"{API}/blobs/{{digest}}", include_in_schema=False)
+@open_to_all.get(
+    f"{API}/blobs/{{digest}}",
+    response_class=FileResponse,
+    responses={
+        200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}},
+        206: {"description": "the range asked for"},
+        304: {"description": "the client has it"},
+        **MISSING,
+    },
+)
+def blob(desk: TheDesk, digest: str, if_none_match: Annotated[str, Header()] = "") -> Response:
+    """A model or update by the SHA-256 of its content; ranges and ETag are understood."""
+    try:
+        path = desk.room.blobs.path(digest)
+    except BlobError as error:
+        raise HTTPException(HTTPStatus.NOT_FOUND, str(error)) from error
+    if not path.is_file():
+        raise HTTPException(HTTPStatus.NOT_FOUND, f"blob {digest} is not known")
+    etag = f'"{digest}"'
+    headers = {"ETag": etag, "Cache-Control": "public, max-age=31536000, immutable"}
+    if if_none_match.strip() == "*" or etag in [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]:
+        return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
+    return FileResponse(path, media_type="application/octet-stream", headers=headers)
+
+
+@reading.get("/status")
+def status(desk: TheDesk, request: Request) -> views.StatusView:
+    """Where the fleet stands, cheap enough to ask every second."""
+    room = desk.room
+    with room.store.reading() as session:
+        row, live = readers.newest_round(session), readers.live(session)
+        paused, version = session.get(Fact, PAUSED), readers.newest_version(session)
+    return views.StatusView(
+        fleet=room.topics.fleet,
+        architecture=room.job.architecture,
+        round=row.number if row else 0,
+        state=row.state if row else "",
+        rounds_planned=room.job.last_round or 0,
+        paused=paused is not None,
+        model_version=version,
+        devices=len(live),
+        online=sum(device.status == "online" for device in live),
+        server_key=room.server_key.raw.hex(),
+        broker=desk.broker_for(request.url.hostname or ""),
+        live=live,
+    )
+
+
+@reading.get("/devices")
+def devices(desk: TheDesk) -> list[views.DeviceView]:
+    """Every device."""
+    with desk.room.store.reading() as session:
+        return readers.device_views(session)
+
+
+@reading.get("/devices/{name}", responses=MISSING)
+def device(desk: TheDesk, name: DeviceName) -> views.DeviceDetail:
+    """One device: its precision and why, its bytes, its receipts."""
+    with desk.room.store.reading() as session:
+        return _found(readers.device_detail(session, name), f"device {name!r}")
+
+
+@reading.get("/rounds")
+def rounds(desk: TheDesk) -> list[views.RoundView]:
+    """Every round."""
+    with desk.room.store.reading() as session:
+        return readers.round_views(session)
+
+
+@reading.get("/rounds/{number}", responses=MISSING)
+def one_round(desk: TheDesk, number: Number) -> views.RoundDetail:
+    """One round with its offers."""
+    with desk.room.store.reading() as session:
+        return _found(readers.round_detail(session, number), f"round {number}")
+
+
+@reading.get("/updates")
+def updates(
+    desk: TheDesk, number: Annotated[int | None, Query(alias="round", ge=0, le=ROUND_LIMIT)] = None
+) -> list[views.UpdateView]:
+    """Judged updates, of one round or all."""
+    with desk.room.store.reading() as session:
+        return readers.update_views(session, number)
+
+
+@reading.get("/updates/{task}", responses=MISSING)
+def update(desk: TheDesk, task: str) -> views.UpdateView:
+    """One judged update."""
+    with desk.room.store.reading() as session:
+        return _found(readers.update_view(session, task), f"update {task!r}")
+
+
+@reading.get("/models")
+def models(desk: TheDesk) -> list[views.ModelView]:
+    """Every version of the model, newest first."""
+    with desk.room.store.reading() as session:
+        return readers.model_views(session)
+
+
+@reading.get("/models/{version}", responses=MISSING)
+def model(desk: TheDesk, version: Number) -> views.ModelView:
+    """One version with its exports."""
+    with desk.room.store.reading() as session:
+        return _found(readers.model_view(session, version), f"model version {version}")
+
+
+@writing.post("/tokens", status_code=HTTPStatus.CREATED)
+def create_token(desk: TheDesk, body: views.TokenRequest) -> views.TokenAnswer:
+    """Make a join token."""
+    return views.TokenAnswer(token=desk.command(handlers.create_token, body.uses, body.ttl_s, body.note))
+
+
+@writing.put("/devices/{name}/budget", status_code=HTTPStatus.NO_CONTENT, responses=MISSING)
+def set_budget(desk: TheDesk, name: DeviceName, body: views.BudgetRequest) -> None:
+    """Give a device an energy budget; it takes effect when precisions are chosen next."""
+    desk.command(handlers.set_budget, name, body.joules_per_day)
+
+
+@writing.post("/devices/{name}/revoke", status_code=HTTPStatus.NO_CONTENT, responses=MISSING)
+def revoke(desk: TheDesk, name: DeviceName) -> None:
+    """Shut a device out for good."""
+    desk.command(handlers.revoke, name)
+
+
+@writing.post("/rounds/abort")
+def abort(desk: TheDesk) -> views.RoundAnswer:
+    """Give up the current round."""
+    return views.RoundAnswer(round=desk.command(handlers.abort_round))
+
+
+@writing.post("/rounds/pause", status_code=HTTPStatus.NO_CONTENT)
+def pause(desk: TheDesk) -> None:
+    """Open no further round."""
+    desk.command(handlers.pause)
+
+
+@writing.post("/rounds/resume", status_code=HTTPStatus.NO_CONTENT)
+def resume(desk: TheDesk) -> None:
+    """Open rounds again."""
+    desk.command(handlers.resume)

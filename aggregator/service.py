@@ -1,0 +1,195 @@
+"""The aggregator put together: settings in, a running service out. Everything is made here, in one place."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Queue
+from typing import Any, Final
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.lib.npyio import NpzFile
+
+from aggregator import ports, secret_files, state_dir, versions
+from aggregator.app import build_app, serve_http
+from aggregator.blobs import Blobs
+from aggregator.broker import BrokerUrl, open_broker
+from aggregator.config import LOOPBACK, Config, ConfigError
+from aggregator.coordinator import Coordinator
+from aggregator.desk import Desk
+from aggregator.link import Link
+from aggregator.room import HoldOut, Room
+from aggregator.state_dir import Endpoint
+from aggregator.store import Fact, RoundState, Store
+from protocol.topics import Topics
+
+BOOT: Final = "boot"
+"""The fact that counts starts: the first half of every stamp, so that nothing said earlier can be replayed."""
+
+log = logging.getLogger("bitfleet.aggregator")
+
+
+@dataclass(frozen=True)
+class Service:
+    """A running aggregator: broker and HTTP door are open, `run` does the work."""
+
+    endpoint: Endpoint
+    desk: Desk
+    link: Link
+    coordinator: Coordinator
+
+    def run(self) -> None:
+        """Work in this thread until `stop`."""
+        self.coordinator.run()
+
+    def stop(self) -> None:
+        """End `run` soon; from any thread or signal handler."""
+        self.coordinator.stop()
+
+
+def log_transition(number: int, state: RoundState) -> None:
+    """What usually listens to rounds."""
+    log.info("round %d: %s", number, state)
+
+
+@contextmanager
+def open_service(
+    config: Config, *, on_transition: Callable[[int, RoundState], None] = log_transition
+) -> Iterator[Service]:
+    """An aggregator as `config` says; when the block ends, all of it is gone and the devices know.
+
+    Args:
+        config: what to serve.
+        on_transition: called with round and state after every committed transition.
+
+    Raises:
+        ConfigError: the hold-out file is not usable.
+        StateDirError: another aggregator runs on the folder, or it cannot be made.
+        StoreError: the database is damaged or of another version.
+        SecretError: a key file is damaged or open to others.
+        JobMismatch: the folder belongs to another job.
+        PortError, BrokerError, ChildError: no broker, or no port for HTTP.
+    """
+    hold_out = load_hold_out(config.holdout) if config.holdout else None
+    with ExitStack() as stack:
+        stack.enter_context(state_dir.locked(config.state_dir))
+        last = state_dir.read_endpoint(config.state_dir)
+        store = Store(config.state_dir / "bitfleet.db")
+        stack.callback(store.close)
+        key = secret_files.server_key(config.state_dir)
+        room = Room(
+            store=store,
+            blobs=Blobs(config.state_dir / "blobs"),
+            topics=Topics(config.fleet),
+            job=config.job,
+            server_key=key.public,
+            hold_out=hold_out,
+            on_transition=on_transition,
+        )
+        versions.prepare(room)
+
+        http_port = state_dir.lasting_port(config.http_host, config.http_port, last.http if last else "")
+        ports.claim(
+            config.http_host, http_port, what="HTTP", change="choose another with --port, or 0 for any free one"
+        )
+        broker_port = state_dir.lasting_port(config.broker_host, config.broker_port, last.broker if last else "")
+        broker = stack.enter_context(
+            open_broker(
+                config.broker,
+                host=config.broker_host,
+                port=broker_port,
+                folder=config.state_dir / "broker",
+                report=lambda sentence: log.warning("broker: %s", sentence),
+            )
+        )
+
+        inbox: Queue[Any] = Queue()
+        link = Link(
+            url=broker,
+            topics=room.topics,
+            shard=room.shard,
+            key=key,
+            boot=next_boot(store),
+            inbox=inbox,
+            clock=time.time,
+        )
+        coordinator = Coordinator(room, link, inbox)
+        desk = Desk(
+            room=room,
+            submit=coordinator.submit,
+            connected=lambda: link.connected,
+            admin_token=secret_files.admin_token(config.state_dir),
+            open_reads=config.loopback_only,
+            broker_for=broker_address(config, broker),
+        )
+        link.start()
+        stack.callback(link.stop)
+        http = stack.enter_context(serve_http(build_app(desk), config.http_host, http_port))
+        endpoint = Endpoint(http, str(broker), key.public.raw.hex())
+        state_dir.write_endpoint(config.state_dir, endpoint)
+        _warn_of_openness(config)
+        yield Service(endpoint, desk, link, coordinator)
+
+
+def next_boot(store: Store) -> int:
+    """Count this start."""
+    with store.transaction() as session:
+        fact = session.get(Fact, BOOT) or Fact(name=BOOT, value=b"0")
+        boot = int(fact.value) + 1
+        fact.value = str(boot).encode()
+        session.add(fact)
+    return boot
+
+
+def load_hold_out(path: Path) -> HoldOut:
+    """Held-out pictures from an .npz file with `pictures` uint8[N, C, H, W] and, if known, `labels` int[N].
+
+    Raises:
+        ConfigError: it cannot be read, or has another content.
+    """
+    try:
+        with path.open("rb") as stream, NpzFile(stream, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
+        raise ConfigError(f"holdout {path}: not a readable .npz file: {error}") from error
+    pictures, labels = arrays.get("pictures"), arrays.get("labels")
+    if pictures is None or pictures.dtype != np.uint8 or pictures.ndim != 4 or not len(pictures):
+        found = "none" if pictures is None else f"{pictures.dtype}{list(pictures.shape)}"
+        raise ConfigError(f"holdout {path}: pictures are {found}, expected uint8[N, C, H, W] with N above 0")
+    if labels is None:
+        return HoldOut(pictures)
+    if labels.shape != pictures.shape[:1] or labels.dtype.kind not in "iu":
+        raise ConfigError(
+            f"holdout {path}: labels are {labels.dtype}{list(labels.shape)}, expected whole numbers [{len(pictures)}]"
+        )
+    return HoldOut(pictures, labels.astype(np.int64))
+
+
+def broker_address(config: Config, broker: BrokerUrl) -> Callable[[str], str]:
+    """What a device is told of the broker, as a function of the host by which it reached the HTTP door.
+
+    A child that listens on every address is reached by the name the device already uses.
+    """
+
+    def address(seen_host: str) -> str:
+        if config.advertise_broker:
+            return config.advertise_broker
+        if "://" not in config.broker and config.broker_host in {"0.0.0.0", "::"}:  # noqa: S104 (compared, not bound)
+            return str(BrokerUrl(seen_host, broker.port))
+        return str(broker)
+
+    return address
+
+
+def _warn_of_openness(config: Config) -> None:
+    child = "://" not in config.broker
+    if child and config.broker_host not in LOOPBACK:
+        log.warning(
+            "the broker listens on %s and lets everyone connect: messages are signed, but keep strangers off",
+            config.broker_host,
+        )
+    if child and config.broker_host in LOOPBACK and not config.loopback_only:
+        log.warning("HTTP listens on %s, but the broker only on this machine: set broker_host", config.http_host)

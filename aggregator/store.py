@@ -1,0 +1,260 @@
+"""Everything the aggregator must remember, as tables. Truth lives here and in the agents' outboxes, nowhere else.
+
+SQLite in WAL mode with `synchronous=FULL`: a transaction that returned is on disk. One thread writes (the
+coordinator); HTTP readers open their own sessions. Times are wall-clock seconds since 1970.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import JSON, Engine, ForeignKey, LargeBinary, create_engine, event, text
+from sqlalchemy.exc import DatabaseError
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+SCHEMA_VERSION = 1
+
+
+class StoreError(Exception):
+    """The database cannot be used; the message says why and what to do."""
+
+
+class RoundState(StrEnum):
+    """States of a round; the legal moves are in `rounds.MOVES`."""
+
+    PLANNED = "planned"
+    OFFERED = "offered"
+    COLLECTING = "collecting"
+    EXTENDED = "extended"
+    MERGING = "merging"
+    VALIDATING = "validating"
+    COMMITTED = "committed"
+    ANNOUNCED = "announced"
+    STARVED = "starved"
+    ABORTED = "aborted"
+
+
+class TaskState(StrEnum):
+    """What became of an offer."""
+
+    OFFERED = "offered"
+    UPLOADING = "uploading"
+    ACCEPTED = "accepted"
+    REFUSED = "refused"
+    DECLINED = "declined"
+    MISSED = "missed"
+
+
+class Base(DeclarativeBase):
+    """The one schema."""
+
+    # SQLAlchemy reads this mapping from the class.
+    type_annotation_map = {dict[str, Any]: JSON, list[str]: JSON, bytes: LargeBinary}  # noqa: RUF012
+
+
+class Fact(Base):
+    """Single values: boot counter, signing key, current model version, paused."""
+
+    __tablename__ = "facts"
+    name: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[bytes]
+
+
+class Token(Base):
+    """A join token, by the SHA-256 of its secret."""
+
+    __tablename__ = "tokens"
+    digest: Mapped[bytes] = mapped_column(primary_key=True)
+    uses_left: Mapped[int]
+    expires_at: Mapped[float]
+    note: Mapped[str] = mapped_column(default="")
+
+
+class Device(Base):
+    """A member of the fleet: identity, what it said of itself, and what was decided for it."""
+
+    __tablename__ = "devices"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    public_key: Mapped[bytes]
+    revoked: Mapped[bool] = mapped_column(default=False)
+    joined_at: Mapped[float]
+    seen_at: Mapped[float] = mapped_column(default=0.0)
+    status: Mapped[str] = mapped_column(default="offline")
+    session: Mapped[int] = mapped_column(default=-1)
+    stamps: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    """The replay guard: newest [boot, sequence] by message type number."""
+    birth: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    """The fields of its last `Birth`, digests as hex; empty before the first."""
+    telemetry: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    budget_j_per_day: Mapped[float | None] = mapped_column(default=None)
+    """The operator's budget; None leaves the one the device states."""
+    precision: Mapped[str] = mapped_column(default="")
+    reason: Mapped[str] = mapped_column(default="")
+    """Why it got this precision, in a sentence."""
+    decision: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    """The inputs of that decision, for `explain`."""
+    retry_at: Mapped[float] = mapped_column(default=0.0)
+    """No offer before this time: it declined and said when to come back."""
+
+
+class Round(Base):
+    """One round of training."""
+
+    __tablename__ = "rounds"
+    number: Mapped[int] = mapped_column(primary_key=True)
+    state: Mapped[RoundState]
+    base_version: Mapped[int]
+    opened_at: Mapped[float]
+    deadline_at: Mapped[float] = mapped_column(default=0.0)
+    closed_at: Mapped[float | None] = mapped_column(default=None)
+    candidate: Mapped[str] = mapped_column(default="")
+    """Digest of the merged model before it is committed."""
+    note: Mapped[str] = mapped_column(default="")
+
+
+class Task(Base):
+    """One offer to one device in one round."""
+
+    __tablename__ = "tasks"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    round: Mapped[int] = mapped_column(ForeignKey("rounds.number"), index=True)
+    device: Mapped[str] = mapped_column(ForeignKey("devices.id"), index=True)
+    state: Mapped[TaskState]
+    precision: Mapped[str]
+    recipe: Mapped[str]
+    base: Mapped[str]
+    nonce: Mapped[bytes]
+    offer: Mapped[bytes]
+    """The offer's fields as msgpack, so that it can be sent again unchanged."""
+    note: Mapped[str] = mapped_column(default="")
+
+
+class Update(Base):
+    """The journal: every update that was judged, once. `digest` names its payload among the blobs."""
+
+    __tablename__ = "updates"
+    task: Mapped[str] = mapped_column(ForeignKey("tasks.id"), primary_key=True)
+    round: Mapped[int] = mapped_column(index=True)
+    device: Mapped[str] = mapped_column(index=True)
+    accepted: Mapped[bool]
+    refusal: Mapped[str] = mapped_column(default="")
+    reason: Mapped[str] = mapped_column(default="")
+    digest: Mapped[str]
+    payload_bytes: Mapped[int]
+    fp32_bytes: Mapped[int] = mapped_column(default=0)
+    """What the same update would weigh under recipe `fp32`."""
+    samples: Mapped[int]
+    loss: Mapped[float]
+    accuracy: Mapped[float]
+    train_s: Mapped[float]
+    energy_mj: Mapped[float]
+    energy_source: Mapped[str]
+    received_at: Mapped[float]
+
+
+class Model(Base):
+    """A committed global model; version n was made by round n, version 0 by initialization."""
+
+    __tablename__ = "models"
+    version: Mapped[int] = mapped_column(primary_key=True)
+    digest: Mapped[str]
+    made_at: Mapped[float]
+    precisions: Mapped[list[str]] = mapped_column(default=list)
+    """Which precisions it has a trained profile for."""
+
+
+class Export(Base):
+    """An ONNX file of a model version at one precision, checked before it was written."""
+
+    __tablename__ = "exports"
+    version: Mapped[int] = mapped_column(ForeignKey("models.version"), primary_key=True)
+    precision: Mapped[str] = mapped_column(primary_key=True)
+    digest: Mapped[str]
+    model_bytes: Mapped[int]
+    accuracy: Mapped[float | None] = mapped_column(default=None)
+    pictures: Mapped[int]
+    """On how many pictures it was compared with the integer reference."""
+
+
+class Outgoing(Base):
+    """What must be published: written in the transaction that decided it, deleted after the broker took it."""
+
+    __tablename__ = "outbox"
+    # A number is never used again: the late acknowledgement of a replaced row must not delete its successor.
+    __table_args__ = {"sqlite_autoincrement": True}  # noqa: RUF012 (SQLAlchemy's own form)
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    topic: Mapped[str]
+    message_type: Mapped[int]
+    body: Mapped[bytes]
+    retain: Mapped[bool] = mapped_column(default=False)
+    expires_at: Mapped[float | None] = mapped_column(default=None)
+    round: Mapped[int | None] = mapped_column(default=None, index=True)
+    """The round that waits for this before it moves on, if one does."""
+
+
+class RefusalCount(Base):
+    """How often each stable code was given to each sender."""
+
+    __tablename__ = "refusals"
+    device: Mapped[str] = mapped_column(primary_key=True)
+    refusal: Mapped[str] = mapped_column(primary_key=True)
+    count: Mapped[int]
+
+
+class Store:
+    """An open database.
+
+    Raises:
+        StoreError: the file is no SQLite database, is damaged, or has another schema version.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.engine = _open_engine(path)
+        try:
+            self._check()
+            Base.metadata.create_all(self.engine)
+        except DatabaseError as error:
+            self.engine.dispose()
+            raise StoreError(
+                f"database {path}: {error.orig}; restore it from a backup, or move it away to start a new fleet"
+            ) from error
+
+    def _check(self) -> None:
+        with self.engine.begin() as connection:
+            version = connection.execute(text("PRAGMA user_version")).scalar_one()
+            damage = connection.execute(text("PRAGMA quick_check")).scalar_one()
+            if damage != "ok":
+                raise StoreError(f"database {self.path} is damaged ({damage}): restore it from a backup")
+            if version not in {0, SCHEMA_VERSION}:
+                raise StoreError(f"database {self.path} has schema {version}: this version reads {SCHEMA_VERSION}")
+            connection.execute(text(f"PRAGMA user_version = {SCHEMA_VERSION}"))
+
+    @contextmanager
+    def transaction(self) -> Iterator[Session]:
+        """A session whose changes are on disk when the block ends, or undone if it raises."""
+        with Session(self.engine, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """A session for looking only."""
+        with Session(self.engine) as session:
+            yield session
+
+    def close(self) -> None:
+        """Give back every connection."""
+        self.engine.dispose()
+
+
+def _open_engine(path: Path) -> Engine:
+    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": 30})
+
+    @event.listens_for(engine, "connect")
+    def _set_pragmas(connection: Any, _: Any) -> None:
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    return engine

@@ -1,0 +1,111 @@
+"""Answers of the HTTP door as tables for people."""
+
+import time
+from typing import Any
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+
+Json = dict[str, Any]
+
+
+def status(answer: Json) -> RenderableType:
+    """The fleet in a line, its devices below."""
+    planned = f" of {answer['rounds_planned']}" if answer["rounds_planned"] else ""
+    where = f"round {answer['round']}{planned}, {answer['state']}" if answer["round"] else "before the first round"
+    held = ", paused" if answer["paused"] else ""
+    table = _table("device", "status", "doing", "progress", "precision")
+    for device in answer["live"]:
+        progress = f"{device['progress']:.0%}" if device["task"] else ""
+        table.add_row(device["id"], device["status"], device["lifecycle"], progress, device["precision"])
+    return Group(
+        f"[bold]{answer['fleet']}[/bold]: {where}{held}; model {answer['model_version']};"
+        f" {answer['online']} of {answer['devices']} devices online; broker {answer['broker']}",
+        table,
+    )
+
+
+def devices(answer: list[Json]) -> RenderableType:
+    """One line a device."""
+    table = _table("device", "status", "seen", "precision", "model", "pictures", "budget J/day", "sent", "received")
+    for device in answer:
+        budget = device["stated_j_per_day"] if device["budget_j_per_day"] is None else device["budget_j_per_day"]
+        table.add_row(
+            device["id"],
+            "revoked" if device["revoked"] else device["status"],
+            _ago(device["seen_at"]),
+            device["precision"],
+            str(device["model_version"]),
+            str(device["samples"]),
+            f"{budget:g}" if budget else "mains",
+            size(device["sent_bytes"]),
+            size(device["received_bytes"]),
+        )
+    return table
+
+
+def rounds(answer: list[Json]) -> RenderableType:
+    """One line a round."""
+    table = _table("round", "state", "base", "updates", "bytes up", "against fp32", "note")
+    for row in answer:
+        tasks = ", ".join(f"{count} {state}" for state, count in sorted(row["tasks"].items()))
+        saved = f"1/{row['update_fp32_bytes'] / row['update_bytes']:.1f}" if row["update_bytes"] else ""
+        up = size(row["update_bytes"])
+        table.add_row(str(row["number"]), row["state"], str(row["base_version"]), tasks, up, saved, escape(row["note"]))
+    return table
+
+
+def models(answer: list[Json]) -> RenderableType:
+    """One line an ONNX file."""
+    table = _table("version", "precision", "bytes", "accuracy", "pictures checked", "digest")
+    for model in answer:
+        for export in model["exports"]:
+            accuracy = "" if export["accuracy"] is None else f"{export['accuracy']:.1%}"
+            table.add_row(
+                str(model["version"]),
+                export["precision"],
+                size(export["model_bytes"]),
+                accuracy,
+                str(export["pictures"]),
+                export["digest"][:16],
+            )
+    return table
+
+
+def explanation(device: Json) -> RenderableType:
+    """The decision in a sentence, then what each precision would cost."""
+    if not device["precision"]:
+        return f"[bold]{device['id']}[/bold]: nothing is decided yet; that happens when a round opens"
+    table = _table("precision", "mJ an inference", "source", "J/day")
+    for need in device["decision"].get("needs", []):
+        table.add_row(need["precision"], f"{need['energy_mj']:.3g}", need["source"], f"{need['j_per_day']:.3g}")
+    return Group(f"[bold]{device['id']}[/bold] runs {device['precision']}: {escape(device['reason'])}", table)
+
+
+def size(count: int) -> str:
+    """Bytes with three digits and a unit."""
+    value, unit = float(count), "B"
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000 or unit == "GB":
+            break
+        value /= 1000
+    return f"{value:.0f} B" if unit == "B" else f"{value:.3g} {unit}"
+
+
+def _ago(second: float) -> str:
+    if not second:
+        return "never"
+    passed_s = max(0, int(time.time() - second))
+    for unit, length_s in (("d", 86400), ("h", 3600), ("min", 60)):
+        if passed_s >= 2 * length_s:
+            return f"{passed_s // length_s} {unit} ago"
+    return f"{passed_s} s ago"
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table

@@ -1,0 +1,208 @@
+"""What the HTTP door shows, as models, so that the OpenAPI description is complete. Energy in J or mJ, times in s."""
+
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+DIGEST = r"^[0-9a-f]{64}$"
+DEVICE = r"^[a-z0-9-]{1,64}$"
+
+
+class Receipt(BaseModel):
+    """The final word on one update."""
+
+    task: str
+    round: int
+    accepted: bool
+    refusal: str = Field(description="stable code, empty when accepted")
+    reason: str
+    received_at: float
+
+
+class DeviceView(BaseModel):
+    """One device in a list."""
+
+    id: str
+    status: str
+    revoked: bool
+    seen_at: float
+    joined_at: float
+    precision: str
+    reason: str = Field(description="why it got this precision")
+    budget_j_per_day: float | None = Field(description="the operator's budget; null leaves the device's own")
+    stated_j_per_day: float = Field(description="the device's own budget; 0 for mains power")
+    lifecycle: str = Field(description="what the agent is doing, by its last telemetry")
+    progress: float
+    samples: int
+    sent_bytes: int
+    received_bytes: int
+    model_version: int
+
+
+class DeviceDetail(DeviceView):
+    """One device with everything known of it."""
+
+    public_key: str = Field(description="hex")
+    birth: dict[str, Any] = Field(description="what it last said of itself")
+    telemetry: dict[str, Any]
+    decision: dict[str, Any] = Field(description="what its precision was decided from")
+    update_bytes: int = Field(description="all its updates as they were sent")
+    update_fp32_bytes: int = Field(description="the same updates as 32-bit floats")
+    receipts: list[Receipt]
+    refusals: dict[str, int] = Field(description="how often each stable code was given")
+
+
+class TaskView(BaseModel):
+    """One offer to one device."""
+
+    id: str
+    device: str
+    state: str
+    precision: str
+    recipe: str
+    note: str
+
+
+class RoundView(BaseModel):
+    """One round in a list."""
+
+    number: int
+    state: str
+    base_version: int
+    opened_at: float
+    deadline_at: float
+    closed_at: float | None
+    note: str
+    tasks: dict[str, int] = Field(description="how many offers are in each state")
+    update_bytes: int
+    update_fp32_bytes: int
+
+
+class RoundDetail(RoundView):
+    """One round with its offers."""
+
+    offers: list[TaskView]
+
+
+class UpdateView(BaseModel):
+    """One judged update."""
+
+    task: str
+    round: int
+    device: str
+    accepted: bool
+    refusal: str
+    reason: str
+    digest: str
+    payload_bytes: int
+    fp32_bytes: int
+    samples: int
+    loss: float
+    accuracy: float
+    train_s: float
+    energy_mj: float
+    energy_source: str
+    received_at: float
+
+
+class ExportView(BaseModel):
+    """A checked ONNX file; fetch it as a blob by its digest."""
+
+    precision: str
+    digest: str
+    model_bytes: int
+    accuracy: float | None = Field(description="of the integer model on the held-out pictures")
+    pictures: int = Field(description="on how many it equals the integer reference")
+
+
+class ModelView(BaseModel):
+    """A version of the global model."""
+
+    version: int
+    digest: str
+    made_at: float
+    exports: list[ExportView]
+
+
+class Live(BaseModel):
+    """One device's line in the status."""
+
+    id: str
+    status: str
+    lifecycle: str
+    task: str
+    progress: float
+    precision: str
+
+
+class StatusView(BaseModel):
+    """Where the fleet stands."""
+
+    fleet: str
+    architecture: str
+    round: int = Field(description="0 before the first")
+    state: str = Field(description="of that round; empty before the first")
+    rounds_planned: int = Field(description="0 for ever")
+    paused: bool
+    model_version: int
+    devices: int
+    online: int
+    server_key: str = Field(description="hex")
+    broker: str
+    live: list[Live]
+
+
+class Health(BaseModel):
+    """The process answers."""
+
+    status: str
+
+
+class Ready(BaseModel):
+    """Whether devices can be served, and if not, why."""
+
+    ready: bool
+    broker: bool
+    database: bool
+
+
+class JoinRequest(BaseModel):
+    """A device asks to become a member."""
+
+    device: str = Field(pattern=DEVICE, examples=["pi-kitchen"])
+    public_key: str = Field(pattern=DIGEST, description="Ed25519, 32 bytes in hex")
+    token: str = Field(min_length=1, max_length=200)
+
+
+class JoinAnswer(BaseModel):
+    """What a member must know."""
+
+    fleet: str
+    server_key: str = Field(description="hex; pin it")
+    broker: str = Field(examples=["mqtt://192.168.1.5:1883"])
+
+
+class TokenRequest(BaseModel):
+    """A join token to be made."""
+
+    uses: int = Field(default=1, ge=1, le=100_000)
+    ttl_s: float = Field(default=3600.0, gt=0, le=3.2e7)
+    note: str = Field(default="", max_length=200)
+
+
+class TokenAnswer(BaseModel):
+    """The secret, shown this once."""
+
+    token: str
+
+
+class BudgetRequest(BaseModel):
+    """An energy budget; null gives the device back its own."""
+
+    joules_per_day: float | None = Field(ge=0, le=1e12, allow_inf_nan=False)
+
+
+class RoundAnswer(BaseModel):
+    """The round that was meant."""
+
+    round: int
