@@ -1,0 +1,124 @@
+"""Writes tests/golden/v1: sealed messages and payloads that every later version must read.
+
+Files are written only where missing; a changed layout therefore shows as a failing test, never as a changed file.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from protocol.architecture import Architecture, Role, Tensors, resnet18
+from protocol.codec.payload import Content, Header, encode
+from protocol.codec.recipe import DEFAULT_RECIPE, recipes
+from protocol.envelope import Stamp, seal
+from protocol.messages import (
+    Birth,
+    Cost,
+    Decline,
+    DeclineReason,
+    EnergySource,
+    Manifest,
+    Message,
+    ModelOffer,
+    Need,
+    Offer,
+    Outcome,
+    Receipt,
+    RoundState,
+    ServerState,
+    State,
+    Status,
+    Telemetry,
+)
+from protocol.precision import Precision
+from protocol.signing import SigningKey
+
+FOLDER = Path(__file__).parent.parent.parent / "tests" / "golden" / "v1"
+NETWORK = resnet18(width=0.0625, input_shape=(1, 8, 8), classes=3)
+KEY = SigningKey(bytes(range(32)))
+TOPIC, SENDER, STAMP, TIME_MS = "bitfleet/v1/home/d/pi-07/golden", "pi-07", Stamp(3, 14), 1_700_000_000_000
+DIGEST = bytes(range(32))
+
+MESSAGES: tuple[Message, ...] = (
+    State(Status.ONLINE, 7),
+    Birth(
+        session=7,
+        version="0.1.0",
+        processor="Cortex-A76",
+        cores=4,
+        memory_bytes=8 << 30,
+        trains=True,
+        codecs=("fp32", "sign"),
+        precisions=("W8A8", "W1A8"),
+        meters=("modelled",),
+        samples=250,
+        budget_j_per_day=40.0,
+        inferences_per_day=75_000,
+        model_digest=b"",
+        costs=(Cost("W8A8", 6.8, 0.4, EnergySource.MODELLED),),
+        packet_bytes=65_536,
+    ),
+    Telemetry("training", "t1", 0.5, 10, 20, 3, 1.5, "round 4"),
+    ServerState(online=True, fleet="home"),
+    RoundState(4, "collecting", 3),
+    Offer(
+        task="t1",
+        round=4,
+        architecture=NETWORK.spec,
+        precision="W4A8",
+        recipe=DEFAULT_RECIPE,
+        base=DIGEST,
+        base_bytes=1000,
+        shard="s0",
+        nonce=bytes(16),
+        deadline_s=60.0,
+        epochs=2,
+        batch=32,
+        learning_rate=0.05,
+        seed=11,
+        calibrate_steps=True,
+    ),
+    Decline("t1", DeclineReason.THROTTLED, "82 °C, limit 80", 30.0),
+    Manifest("t1", bytes(16), 4, DIGEST, DIGEST, 1000, 65_536, 250, 0.25, 0.9, 12.5, 800.0, EnergySource.MODELLED),
+    Need("t1", b"\x05"),
+    Receipt("t1", 4, DIGEST, Outcome.REFUSED, "late", "round 4 is merging"),
+    ModelOffer(4, NETWORK.spec, "W4A8", DIGEST, 12_345, "W4A8 fits"),
+)
+
+
+def tensors(network: Architecture, precision: Precision) -> Tensors:
+    """Values without a random generator, so that any language can make them: sin(i + 1) of the running index."""
+    result, start = {}, 0
+    for spec in network.tensors(precision):
+        values = np.sin(np.arange(start + 1, start + spec.size + 1)).astype(np.float32).reshape(spec.shape)
+        result[spec.name] = np.abs(values) if spec.role is Role.VARIANCE else values
+        start += spec.size
+    return result
+
+
+def main() -> None:
+    """Write what is missing."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for message in MESSAGES:
+        data = seal(message, topic=TOPIC, sender=SENDER, stamp=STAMP, time_ms=TIME_MS, key=KEY)
+        _write(f"message-{type(message).__name__.lower()}.bin", data)
+    for recipe in (*recipes(), DEFAULT_RECIPE):
+        header = Header(NETWORK.spec, recipe, "W4A8", Content.DELTA, 40)
+        data = encode(header, tensors(NETWORK, Precision.parse("W4A8")), np.random.default_rng(0))
+        _write(f"payload-{recipe.replace(':', '')}.bin", data)
+    facts = {"public_key": KEY.public.raw.hex(), "topic": TOPIC, "sender": SENDER, "architecture": NETWORK.spec}
+    _write("facts.json", json.dumps(facts, indent=1).encode() + b"\n")
+
+
+def _write(name: str, data: bytes) -> None:
+    path = FOLDER / name
+    if path.exists():
+        print(f"kept     {name}")
+        return
+    path.write_bytes(data)
+    print(f"written  {name}  {len(data)} bytes")
+
+
+if __name__ == "__main__":
+    main()

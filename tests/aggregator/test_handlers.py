@@ -1,0 +1,357 @@
+"""What messages and commands do: who is let in, what is ignored, what is counted."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from hashlib import sha256
+
+import pytest
+from fleet import JOB, SERVER_KEY, TOPICS, Fleet, Handset, Opener
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import func, select
+
+from aggregator import handlers
+from aggregator.handlers import CommandRefused, Fault
+from aggregator.store import Device, Outgoing, RefusalCount, Token
+from protocol.errors import Refusal
+from protocol.messages import ModelOffer, Offer, State, Status, Telemetry
+
+KEY = bytes(range(32))
+
+
+# --- joining ---
+
+
+def test_a_device_joins_with_a_token_and_learns_the_servers_key(fleet: Fleet) -> None:
+    token = handlers.create_token(fleet.room, uses=1, ttl_s=60.0)
+    result = handlers.join(fleet.room, device="a", public_key=KEY, token=token)
+    assert (result.fleet, result.server_key) == ("test", SERVER_KEY.public.raw)
+    assert fleet.device("a").public_key == KEY
+
+
+def test_the_secret_of_a_token_is_not_kept(fleet: Fleet) -> None:
+    token = handlers.create_token(fleet.room, uses=3, ttl_s=60.0, note="kitchen")
+    (row,) = fleet.rows(Token)
+    assert (row.digest, row.uses_left, row.note) == (sha256(token.encode()).digest(), 3, "kitchen")
+    assert token.encode() not in fleet.room.store.path.read_bytes()
+
+
+def test_a_token_is_good_for_as_many_devices_as_it_says(fleet: Fleet) -> None:
+    token = handlers.create_token(fleet.room, uses=2, ttl_s=60.0)
+    for name in ("a", "b"):
+        handlers.join(fleet.room, device=name, public_key=KEY, token=token)
+    with pytest.raises(CommandRefused, match="spent") as refusal:
+        handlers.join(fleet.room, device="c", public_key=KEY, token=token)
+    assert refusal.value.fault is Fault.FORBIDDEN
+
+
+def test_an_expired_token_lets_nobody_in(fleet: Fleet) -> None:
+    token = handlers.create_token(fleet.room, uses=1, ttl_s=60.0)
+    fleet.clock.pass_(61.0)
+    with pytest.raises(CommandRefused, match="expired"):
+        handlers.join(fleet.room, device="a", public_key=KEY, token=token)
+    assert fleet.rows(Device) == []
+
+
+@pytest.mark.parametrize("token", ["", "x", "ä" * 100])
+def test_an_unknown_token_lets_nobody_in(fleet: Fleet, token: str) -> None:
+    with pytest.raises(CommandRefused, match="unknown"):
+        handlers.join(fleet.room, device="a", public_key=KEY, token=token)
+
+
+@pytest.mark.parametrize(
+    ("device", "key", "message"),
+    [
+        ("A", KEY, "'A'"),
+        ("", KEY, "a-z"),
+        ("a/b", KEY, "a-z"),
+        ("aggregator", KEY, "aggregator"),
+        ("a", KEY[:31], "31 bytes"),
+    ],
+)
+def test_a_bad_name_or_key_is_refused_before_the_token_is_spent(
+    fleet: Fleet, device: str, key: bytes, message: str
+) -> None:
+    token = handlers.create_token(fleet.room, uses=1, ttl_s=60.0)
+    with pytest.raises(CommandRefused, match=message) as refusal:
+        handlers.join(fleet.room, device=device, public_key=key, token=token)
+    assert refusal.value.fault is Fault.INVALID
+    assert fleet.rows(Token)[0].uses_left == 1
+
+
+def test_a_name_cannot_be_taken_by_another_key(fleet: Fleet) -> None:
+    token = handlers.create_token(fleet.room, uses=2, ttl_s=60.0)
+    handlers.join(fleet.room, device="a", public_key=KEY, token=token)
+    with pytest.raises(CommandRefused, match="taken") as refusal:
+        handlers.join(fleet.room, device="a", public_key=bytes(32), token=token)
+    assert refusal.value.fault is Fault.CONFLICT
+    assert fleet.device("a").public_key == KEY
+    assert fleet.rows(Token)[0].uses_left == 1
+
+
+def test_a_device_whose_answer_was_lost_may_ask_again_with_the_spent_token(fleet: Fleet) -> None:
+    token = handlers.create_token(fleet.room, uses=1, ttl_s=60.0)
+    first = handlers.join(fleet.room, device="a", public_key=KEY, token=token)
+    assert handlers.join(fleet.room, device="a", public_key=KEY, token=token) == first
+
+
+def test_a_device_that_lost_its_journal_starts_over_with_a_new_token(fleet: Fleet) -> None:
+    (a,) = fleet.connected("a")
+    a.session, a.stamp = 0, replace(a.stamp, boot=0)
+    a.send(TOPICS.device("a", "tele"), Telemetry("idle", "", 0.0, 0, 0, 0, 0.0))
+    a.connect()
+    token = handlers.create_token(fleet.room, uses=1, ttl_s=60.0)
+    handlers.join(fleet.room, device="a", public_key=a.key.public.raw, token=token)
+    a.session = 0
+    a.connect()
+    assert fleet.device("a").session == 1
+
+
+def test_a_revoked_device_cannot_join_again(fleet: Fleet) -> None:
+    (a,) = fleet.connected("a")
+    handlers.revoke(fleet.room, "a")
+    token = handlers.create_token(fleet.room, uses=1, ttl_s=60.0)
+    with pytest.raises(CommandRefused, match="revoked") as refusal:
+        handlers.join(fleet.room, device="a", public_key=a.key.public.raw, token=token)
+    assert refusal.value.fault is Fault.FORBIDDEN
+
+
+@pytest.mark.parametrize(("uses", "ttl_s"), [(0, 1.0), (-1, 1.0), (1, 0.0), (1, float("nan")), (1, float("inf"))])
+def test_a_token_nobody_could_use_is_not_made(fleet: Fleet, uses: int, ttl_s: float) -> None:
+    with pytest.raises(CommandRefused, match="token"):
+        handlers.create_token(fleet.room, uses, ttl_s)
+    assert fleet.rows(Token) == []
+
+
+# --- what devices say ---
+
+
+def test_a_birth_is_kept_and_brings_a_precision_with_its_reason(fleet: Fleet) -> None:
+    (a,) = fleet.connected("a")
+    device = fleet.device("a")
+    assert (device.status, device.session, device.precision) == ("online", 1, "W8A8")
+    assert device.birth["samples"] == a.samples
+    assert "no energy budget" in device.reason
+    assert device.decision["feasible"] is True
+    assert device.seen_at == fleet.clock.wall_s
+
+
+def test_a_stale_will_of_an_older_session_is_ignored(fleet: Fleet) -> None:
+    """BF-017."""
+    (a,) = fleet.connected("a")
+    a.connect()
+    a.say_state(Status.OFFLINE, session=1)
+    assert fleet.device("a").status == "online"
+    a.say_state(Status.OFFLINE, session=2)
+    assert fleet.device("a").status == "offline"
+    assert fleet.refusals() == {}
+
+
+def test_a_stale_birth_is_ignored(fleet: Fleet) -> None:
+    (a,) = fleet.connected("a")
+    a.connect()
+    a.say_birth(session=1, samples=7)
+    assert fleet.device("a").birth["samples"] == 100
+    assert fleet.refusals() == {}
+
+
+def test_retained_messages_that_come_again_are_no_replays(fleet: Fleet) -> None:
+    (a,) = fleet.connected("a")
+    topic = TOPICS.device("a", "state")
+    data = a.send(topic, State(Status.SLEEPING, 1))
+    handlers.on_message(fleet.room, topic, data)
+    assert fleet.refusals() == {}
+    assert fleet.device("a").status == "sleeping"
+
+
+def test_telemetry_is_kept_with_the_time_it_came(fleet: Fleet) -> None:
+    (a,) = fleet.connected("a")
+    fleet.clock.pass_(5.0)
+    a.send(TOPICS.device("a", "tele"), Telemetry("training", "t", 0.5, 10, 20, 1, 3.5, "half way"))
+    telemetry = fleet.device("a").telemetry
+    assert (telemetry["lifecycle"], telemetry["progress"]) == ("training", 0.5)
+    assert telemetry["received_at"] == fleet.device("a").seen_at == fleet.clock.wall_s
+
+
+def test_a_decline_is_kept_with_its_reason_and_the_device_left_alone(open_fleet: Opener) -> None:
+    """BF-021."""
+    fleet = open_fleet(replace(JOB, rounds=0))
+    a, b = fleet.connected("a", "b")
+    fleet.run()
+    a.decline(a.offer(), retry_after_s=500.0)
+    assert fleet.tasks()["a"] == "declined"
+    b.deliver_update()
+    fleet.run()
+    assert b.take(Offer)
+    assert a.take(Offer) == []
+
+
+def test_a_device_cannot_ask_to_be_left_alone_for_ever(fleet: Fleet) -> None:
+    a, _ = fleet.connected("a", "b")
+    fleet.run()
+    a.decline(a.offer(), retry_after_s=1e9)
+    assert fleet.device("a").retry_at == fleet.clock.wall_s + 86400.0
+
+
+def test_a_decline_for_a_task_of_another_device_is_refused(fleet: Fleet) -> None:
+    a, b = fleet.connected("a", "b")
+    fleet.run()
+    b.decline(a.offer())
+    assert fleet.refusals() == {("b", "unknown-task"): 1}
+    assert fleet.tasks() == {"a": "offered", "b": "offered"}
+
+
+def test_a_decline_after_delivery_takes_nothing_back(fleet: Fleet) -> None:
+    a, _ = fleet.connected("a", "b")
+    fleet.run()
+    offer = a.offer()
+    a.upload(offer, a.train(offer))
+    a.decline(offer)
+    assert fleet.tasks()["a"] == "accepted"
+
+
+# --- the model a device should run ---
+
+
+def trained_fleet(open_fleet: Opener, *names: str) -> Fleet:
+    fleet = open_fleet()
+    fleet.connected(*names)
+    fleet.run()
+    for device in fleet.handsets.values():
+        device.deliver_update()
+    fleet.run()
+    return fleet
+
+
+def test_a_device_with_another_model_is_offered_the_right_one_at_every_birth(open_fleet: Opener) -> None:
+    fleet = trained_fleet(open_fleet, "a")
+    a = fleet.handsets["a"]
+    (offer,) = a.take(ModelOffer)
+    a.connect()
+    fleet.deliver()
+    assert a.take(ModelOffer) == [offer]
+    a.say_birth(model_digest=offer.digest)
+    a.connect()
+    fleet.deliver()
+    assert a.take(ModelOffer) == []
+
+
+def test_a_device_that_joins_after_the_last_round_gets_the_model(open_fleet: Opener) -> None:
+    fleet = trained_fleet(open_fleet, "a")
+    (late,) = fleet.connected("late", precisions=("W8A8", "W1A8"))
+    fleet.run()
+    (offer,) = late.take(ModelOffer)
+    assert (offer.version, offer.precision) == (1, "W8A8")
+
+
+def test_a_device_that_runs_no_trained_precision_is_told_why_it_gets_none(open_fleet: Opener) -> None:
+    fleet = trained_fleet(open_fleet, "a")
+    (late,) = fleet.connected("late", precisions=("W1A8",))
+    fleet.run()
+    assert late.take(ModelOffer) == []
+    assert fleet.device("late").reason == "it runs none of the fleet's precisions: W8A8"
+
+
+def test_a_new_budget_brings_another_precision_and_its_model(open_fleet: Opener) -> None:
+    fleet = open_fleet()
+    a, b = fleet.connected("a", "b")
+    b.say_birth(precisions=("W1A8",))
+    fleet.run()
+    a.deliver_update()
+    b.deliver_update()
+    fleet.run()
+    a.inbox.clear()
+    b.say_birth(precisions=("W8A8",))
+    handlers.set_budget(fleet.room, "a", 1e-9)
+    assert fleet.device("a").precision == "W1A8"
+    assert fleet.device("a").decision["feasible"] is False
+    fleet.run()
+    (offer,) = a.take(ModelOffer)
+    assert offer.precision == "W1A8"
+    handlers.set_budget(fleet.room, "a", None)
+    assert fleet.device("a").precision == "W8A8"
+
+
+def test_an_operators_budget_goes_before_the_devices_own(fleet: Fleet) -> None:
+    (a,) = fleet.connected("a")
+    a.say_birth(budget_j_per_day=1e-9)
+    assert fleet.device("a").precision == "W1A8"
+    handlers.set_budget(fleet.room, "a", 0.0)
+    assert fleet.device("a").precision == "W8A8"
+
+
+@pytest.mark.parametrize("joules", [-1.0, float("nan"), float("inf")])
+def test_a_budget_that_is_none_is_refused(fleet: Fleet, joules: float) -> None:
+    fleet.connected("a")
+    with pytest.raises(CommandRefused, match="budget") as refusal:
+        handlers.set_budget(fleet.room, "a", joules)
+    assert refusal.value.fault is Fault.INVALID
+
+
+def test_a_budget_may_be_set_before_the_device_has_introduced_itself(fleet: Fleet) -> None:
+    (a,) = fleet.join("a")
+    handlers.set_budget(fleet.room, "a", 1e-9)
+    a.connect()
+    assert fleet.device("a").precision == "W1A8"
+
+
+@pytest.mark.parametrize("command", [handlers.revoke, lambda room, device: handlers.set_budget(room, device, 1.0)])
+def test_commands_on_an_unknown_device_name_it(fleet: Fleet, command: Callable[..., None]) -> None:
+    with pytest.raises(CommandRefused, match="'ghost'") as refusal:
+        command(fleet.room, "ghost")
+    assert refusal.value.fault is Fault.NOT_FOUND
+
+
+def test_there_is_nothing_to_abort_without_a_round(fleet: Fleet) -> None:
+    with pytest.raises(CommandRefused, match="no round") as refusal:
+        handlers.abort_round(fleet.room)
+    assert refusal.value.fault is Fault.CONFLICT
+
+
+def test_pausing_twice_and_resuming_twice_is_no_error(fleet: Fleet) -> None:
+    for command in (handlers.pause, handlers.pause, handlers.resume, handlers.resume):
+        command(fleet.room)
+
+
+# --- strangers ---
+
+
+def test_a_stranger_is_counted_without_its_name(fleet: Fleet) -> None:
+    stranger = Handset("stranger", fleet)
+    for _ in range(3):
+        stranger.say_birth()
+    assert fleet.refusals() == {("", "unknown-device"): 3}
+
+
+def test_topics_that_no_device_publishes_to_are_counted(fleet: Fleet) -> None:
+    for topic in ("", "bitfleet/v1/other/d/a/state", "bitfleet/v1/test/d/A/state", "bitfleet/v1/test/srv/state"):
+        handlers.on_message(fleet.room, topic, b"")
+    assert fleet.refusals() == {("", "malformed"): 4}
+
+
+def test_a_message_on_the_wrong_topic_is_malformed(fleet: Fleet) -> None:
+    (a,) = fleet.connected("a")
+    a.send(TOPICS.device("a", "tele"), State(Status.ONLINE, 1))
+    a.send(TOPICS.manifest("0", "a", "t"), State(Status.OFFLINE, 1))
+    assert fleet.refusals() == {("a", "malformed"): 2}
+    assert fleet.device("a").status == "online"
+
+
+def test_every_refusal_code_fits_its_column(fleet: Fleet) -> None:
+    assert all(len(code.value) <= 32 for code in Refusal)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.binary(max_size=200), leaf=st.sampled_from(["state", "birth", "tele", "rsp/x", "up", "c"]))
+def test_any_bytes_on_any_topic_are_refused_and_change_nothing(fleet: Fleet, data: bytes, leaf: str) -> None:
+    if "a" not in fleet.handsets:
+        fleet.connected("a")
+    upload = f"{TOPICS.root}/up/0/a/x"
+    topic = {"up": f"{upload}/m", "c": f"{upload}/c/0"}.get(leaf, TOPICS.device("a", leaf))
+    before = fleet.device("a")
+    handlers.on_message(fleet.room, topic, data)
+    after = fleet.device("a")
+    assert (after.stamps, after.birth, after.status) == (before.stamps, before.birth, before.status)
+    with fleet.room.store.reading() as session:
+        assert session.scalar(select(func.count()).select_from(Outgoing)) == 0
+        assert session.scalar(select(func.count()).select_from(RefusalCount)) <= 4

@@ -1,0 +1,70 @@
+"""The job: wrong values stop at the door, and schedules follow from it."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from fleet import JOB
+
+from protocol.errors import RemoteProtocolError
+from protocol.precision import FP32, Precision
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("rounds", -1),
+        ("downlink", "sign"),
+        ("precisions", ()),
+        ("precisions", (FP32, FP32)),
+        ("epochs", 0),
+        ("batch", 0),
+        ("batch", 5000),
+        ("learning_rate", 0.0),
+        ("learning_rate", float("nan")),
+        ("learning_rate_decay", 1.5),
+        ("min_devices", 0),
+        ("quorum", 0.0),
+        ("quorum", 1.01),
+        ("deadline_s", 0.0),
+        ("deadline_s", float("inf")),
+        ("extension_s", -1.0),
+        ("seed", -1),
+        ("norm_limit", 0.0),
+    ],
+)
+def test_a_value_out_of_bounds_is_named_with_what_was_expected(name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=rf"job {name} = .*: expected "):
+        replace(JOB, **{name: value})
+
+
+@pytest.mark.parametrize(("name", "value"), [("architecture", "resnet19"), ("recipe", "zip")])
+def test_an_unknown_architecture_or_recipe_is_refused(name: str, value: str) -> None:
+    with pytest.raises(RemoteProtocolError, match=value):
+        replace(JOB, **{name: value})
+
+
+def test_a_precision_that_cannot_be_exported_is_refused() -> None:
+    with pytest.raises(ValueError, match="W8A4"):
+        replace(JOB, precisions=(Precision(8, 4),))
+
+
+def test_learning_rate_decays_by_round() -> None:
+    job = replace(JOB, learning_rate=0.1, learning_rate_decay=0.5)
+    assert [job.learning_rate_for(number) for number in (1, 2, 3)] == [0.1, 0.05, 0.025]
+
+
+def test_the_calibration_round_comes_after_the_last_and_trains_nothing() -> None:
+    job = replace(JOB, rounds=3, epochs=2, calibrate_last=True)
+    assert job.last_round == 4
+    assert [job.epochs_for(number) for number in (1, 3, 4)] == [2, 2, 0]
+    assert replace(job, calibrate_last=False).last_round == 3
+    assert replace(job, rounds=0).last_round is None
+    assert replace(job, rounds=0).epochs_for(1000) == 2
+
+
+@pytest.mark.parametrize(
+    ("quorum", "offered", "expected"), [(0.5, 6, 3), (0.5, 7, 4), (0.1, 30, 3), (0.01, 5, 1), (1.0, 4, 4), (0.7, 10, 7)]
+)
+def test_the_quorum_is_rounded_up_and_at_least_one(quorum: float, offered: int, expected: int) -> None:
+    assert replace(JOB, quorum=quorum).quorum_of(offered) == expected

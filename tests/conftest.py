@@ -1,0 +1,27 @@
+"""One place for what every test relies on."""
+
+import os
+
+import pytest
+from hypothesis import HealthCheck, settings
+from programs import PROGRAMS, find
+
+CI = os.environ.get("CI") == "true"
+
+settings.register_profile(
+    "bitfleet",
+    deadline=None,  # neighbours on the machine are noisy; a slow example is not a failure
+    suppress_health_check=[
+        HealthCheck.too_slow,  # for the same reason
+        HealthCheck.differing_executors,  # contract classes run one method for many codecs, on purpose
+    ],
+    derandomize=CI,  # CI judges the change, not the day's luck
+)
+settings.load_profile("bitfleet")
+
+
+def pytest_configure() -> None:
+    """In CI nothing may be skipped because a program is missing."""
+    missing = [program for program in PROGRAMS if find(program) is None]
+    if CI and missing:
+        raise pytest.UsageError(f"CI lacks {', '.join(missing)}: .ci/run installs what the suite needs")

@@ -1,0 +1,170 @@
+"""The command as a person meets it: processes, exit codes, and never a traceback."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from edge_support import DEVICE, PICTURES, HandAggregator, broker, export, slot_of, write_digits
+from mqtt_client import eventually
+from PIL import Image
+
+from edge.lifecycle import Lifecycle
+from edge.runtime import Runtime
+from edge.state import load
+from protocol.messages import Birth, State, Status, Telemetry
+
+ROOT = Path(__file__).parent.parent.parent
+COMMAND = [sys.executable, "-m", "edge.cli"]
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("BITFLEET")} | {
+    "COLUMNS": "200"
+}
+
+
+def edge(*arguments: str | Path, expect: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [*COMMAND, *map(str, arguments)], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == expect, done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@pytest.fixture
+def hand(tmp_path: Path) -> Iterator[HandAggregator]:
+    with broker("auto", tmp_path / "broker") as url, HandAggregator.running(url) as hand:
+        yield hand
+
+
+@pytest.mark.parametrize("command", ["run", "join", "infer", "rollback", "doctor"])
+def test_help_teaches_with_an_example(command: str) -> None:
+    assert f"bitfleet-edge {command}" in edge(command, "--help").stdout
+    assert command in edge("--help").stdout
+
+
+def test_rollback_goes_back_to_the_model_before(tmp_path: Path) -> None:
+    runtime = Runtime(tmp_path / "models")
+    assert "no previous model" in edge("rollback", "--state", tmp_path, expect=1).stderr
+    for version in (1, 2):
+        model = export(seed=version)
+        runtime.install(model, slot_of(model, version))
+    assert "model version 1" in edge("rollback", "--state", tmp_path).stdout
+    current, _ = Runtime.restore(tmp_path / "models")
+    assert current.require_current().version == 1
+
+
+def test_infer_names_class_confidence_and_latency(tmp_path: Path) -> None:
+    model = export()
+    runtime = Runtime(tmp_path / "models")
+    runtime.install(model, slot_of(model, 3))
+    Image.fromarray(PICTURES[0, 0]).save(tmp_path / "a.png")
+    answer = json.loads(edge("infer", tmp_path / "a.png", "--state", tmp_path, "--json").stdout)
+    logits = runtime.infer(PICTURES[:1])[0]
+    assert answer["model"]["version"] == 3
+    assert answer["pictures"][0]["class"] == int(logits.argmax())
+    assert 0.1 <= answer["pictures"][0]["confidence"] <= 1
+    assert answer["pictures"][0]["latency_ms"] > 0
+    assert "model version 3" in edge("infer", tmp_path / "a.png", "--state", tmp_path).stdout
+    (tmp_path / "b.png").write_bytes(b"no picture")
+    assert "not a picture" in edge("infer", tmp_path / "b.png", "--state", tmp_path, expect=1).stderr
+
+
+def test_expected_errors_are_one_line_and_exit_code_1(tmp_path: Path) -> None:
+    (tmp_path / "edge.toml").write_text("device = 5.5")
+    cases = {
+        ("infer", "x.png"): "no model",
+        ("run",): "--aggregator",
+        ("run", "--aggregator", "http://127.0.0.1:9"): "holds no token",
+        ("run", "--config", str(tmp_path / "edge.toml")): "device = 5.5",
+        ("join", "--aggregator", "nonsense"): "http://10.0.0.2:8700",
+    }
+    for arguments, message in cases.items():
+        done = edge(*arguments, "--state", tmp_path / "state", expect=1)
+        assert message in done.stderr
+        assert done.stderr.strip().count("\n") == 0, done.stderr
+
+
+def test_doctor_fails_with_advice_and_speaks_json(tmp_path: Path) -> None:
+    assert "join --token" in edge("doctor", "--state", tmp_path, expect=1).stdout
+    findings = json.loads(edge("doctor", "--state", tmp_path, "--json", expect=1).stdout)
+    assert {"check", "verdict", "detail", "advice"} == set(findings[0])
+
+
+def test_join_erases_the_token_and_says_where_the_device_is_now(tmp_path: Path, hand: HandAggregator) -> None:
+    state = tmp_path / "state"
+    done = edge("join", "--aggregator", hand.url, "--token", "secret", "--device", DEVICE, "--state", state)
+    assert done.stdout.strip() == f"device {DEVICE} is a member of fleet test"
+    assert not (state / "token").exists()
+    for path in state.iterdir():
+        assert b"secret" not in path.read_bytes()
+        assert path.stat().st_mode & 0o077 == 0 or path.name == "lock"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_cleanly_while_it_trains(tmp_path: Path, hand: HandAggregator, number: signal.Signals) -> None:
+    write_digits(tmp_path / "digits.npz")
+    state = tmp_path / "state"
+    agent = start(state, hand, tmp_path / "digits.npz")
+    hand.wait_for(Birth)
+    hand.offer(epochs=1000)
+    hand.wait_for(Telemetry, lambda told: told.lifecycle == Lifecycle.TRAINING and told.progress > 0)
+    trainers = children(agent.pid)
+    assert trainers
+    agent.send_signal(number)
+    assert agent.wait(20) == 0
+    hand.wait_for(State, lambda said: said.status is Status.OFFLINE)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in trainers)
+    record = load((state / "journal").read_bytes())
+    assert record.lifecycle is Lifecycle.TRAINING
+    assert record.task is not None
+    assert record.starts == ()
+
+
+def test_a_killed_agent_leaves_no_trainer_behind_and_delivers_after_its_restart(
+    tmp_path: Path, hand: HandAggregator
+) -> None:
+    write_digits(tmp_path / "digits.npz")
+    state = tmp_path / "state"
+    agent = start(state, hand, tmp_path / "digits.npz")
+    hand.wait_for(Birth)
+    hand.offer(epochs=20)
+    hand.wait_for(Telemetry, lambda told: told.lifecycle == Lifecycle.TRAINING and told.progress > 0)
+    trainers = children(agent.pid)
+    agent.kill()
+    agent.wait()
+    hand.wait_for(State, lambda said: said.status is Status.OFFLINE)  # the will
+    eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in trainers), "the trainer's end")
+    hand.say_round(1, "collecting")
+    agent = start(state, hand, tmp_path / "digits.npz")
+    manifest, _ = hand.take_upload()
+    assert manifest.task == "task-1"
+    hand.receipt(manifest)
+    hand.wait_for(Telemetry, lambda told: told.lifecycle == Lifecycle.IDLE)
+    agent.terminate()
+    assert agent.wait(20) == 0
+
+
+def test_a_second_agent_in_the_same_folder_is_refused(tmp_path: Path, hand: HandAggregator) -> None:
+    agent = start(tmp_path / "state", hand, None)
+    hand.wait_for(Birth)
+    done = edge("run", "--state", tmp_path / "state", "--aggregator", hand.url, expect=1)
+    assert "another agent is at work here" in done.stderr
+    agent.terminate()
+    assert agent.wait(20) == 0
+
+
+def start(state: Path, hand: HandAggregator, data: Path | None) -> subprocess.Popen[bytes]:
+    """`bitfleet-edge run` in the background."""
+    arguments = ["run", "--state", state, "--device", DEVICE, "--aggregator", hand.url, "--token", "secret"]
+    arguments += ["--data", data] if data is not None else []
+    return subprocess.Popen([*COMMAND, *map(str, arguments)], cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.DEVNULL)
+
+
+def children(pid: int) -> list[int]:
+    """Processes started by any thread of `pid`."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return [int(child) for task in tasks for child in (task / "children").read_text().split()]

@@ -1,0 +1,218 @@
+"""The command as a person or a script meets it: real files in, one clear line out."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from export.cli import main
+from export.passes import to_onnx
+from export.writer import serialize
+from protocol.architecture import Architecture, Tensors, resnet18
+from protocol.codec.payload import Content, Header, encode
+from protocol.precision import FP32, Precision
+from protocol.signing import SigningKey
+
+MakeTensors = Callable[[Architecture, Precision], Tensors]
+Digits = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]
+Run = Callable[..., tuple[int, str, str]]
+Write = Callable[..., Path]
+
+W8A8 = Precision(8, 8)
+KEY = SigningKey(bytes(range(32)))
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["bitfleet-export", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        shown = capsys.readouterr()
+        return int(stopped.value.code or 0), shown.out, shown.err
+
+    return call
+
+
+@pytest.fixture
+def weights(small: Architecture, make_tensors: MakeTensors, tmp_path: Path) -> Write:
+    def write(precision: Precision = W8A8, content: Content = Content.WEIGHTS) -> Path:
+        header = Header(small.spec, "fp32", str(precision), content, 100)
+        path = tmp_path / f"{precision}.bf"
+        path.write_bytes(encode(header, make_tensors(small, precision), np.random.default_rng(0)))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def npz(digits: Digits, tmp_path: Path) -> Path:
+    np.savez(tmp_path / "digits.npz", pictures=digits[0][:30], labels=digits[1][:30])
+    return tmp_path / "digits.npz"
+
+
+def test_without_arguments_the_help_teaches(run: Run) -> None:
+    _, out, err = run()
+    assert "bitfleet-export model --weights weights.bf" in " ".join((out + err).split())
+
+
+@pytest.mark.parametrize("command", ["model", "check", "inspect"])
+def test_every_command_shows_an_example(run: Run, command: str) -> None:
+    code, out, _ = run(command, "--help")
+    assert code == 0
+    assert f"bitfleet-export {command}" in out
+
+
+def test_a_model_is_written_checked_and_inspected(run: Run, weights: Write, npz: Path, tmp_path: Path) -> None:
+    out = tmp_path / "models" / "w8.onnx"
+    code, text, _ = run("model", "--weights", weights(), "--out", out, "--pictures", npz, "--json")
+    made = json.loads(text)
+    assert code == 0
+    assert (made["bytes"], made["bit_equal"], made["pictures_checked"]) == (out.stat().st_size, True, 30)
+    assert 0 <= made["accuracy"] <= 1
+    code, text, _ = run("check", out, "--weights", weights(), "--json")
+    assert code == 0
+    assert json.loads(text)["pictures"] == "64 synthetic pictures"
+    code, text, _ = run("inspect", out, "--json")
+    told = json.loads(text)
+    assert code == 0
+    assert told["file_bytes"] == out.stat().st_size
+    assert told["multiply_adds"] == sum(row["multiply_adds"] for row in told["rows"])
+    assert told["metadata"]["checked_on"] == "real"
+
+
+def test_a_person_sees_tables(run: Run, weights: Write, tmp_path: Path) -> None:
+    code, text, _ = run("model", "--weights", weights(), "--out", tmp_path / "w8.onnx")
+    assert code == 0
+    assert "64 synthetic pictures" in text
+    code, text, _ = run("inspect", tmp_path / "w8.onnx")
+    assert code == 0
+    assert "layer4.1.conv2" in text
+    assert "32×32×3×3" in text
+
+
+@pytest.mark.parametrize("name", ["fp32", "W4A8", "W3A8", "W1A8"])
+def test_another_precision_is_quantized_after_training(run: Run, weights: Write, tmp_path: Path, name: str) -> None:
+    out = tmp_path / "other.onnx"
+    code, text, _ = run("model", "--weights", weights(), "--precision", name, "--out", out, "--json")
+    assert code == 0
+    assert (json.loads(text)["precision"], json.loads(text)["weights_trained_at"]) == (name, "W8A8")
+    code, _, err = run("check", out, "--weights", weights())
+    assert (code, err) == (0, "")
+
+
+def test_a_bundle_is_signed_and_checked_with_its_key(run: Run, weights: Write, tmp_path: Path) -> None:
+    key, folder = tmp_path / "key", tmp_path / "bundle"
+    key.write_bytes(KEY.raw)
+    assert run("model", "--weights", weights(), "--out", folder, "--key", key)[0] == 0
+    assert run("check", folder, "--weights", weights(), "--public-key", KEY.public.raw.hex())[0] == 0
+    assert run("inspect", folder)[0] == 0
+    code, _, err = run("check", folder, "--weights", weights(), "--public-key", bytes(32).hex())
+    assert code == 1
+    assert "signature does not match" in err
+
+
+def test_pictures_come_from_folders_of_classes(run: Run, weights: Write, digits: Digits, tmp_path: Path) -> None:
+    for label in range(10):
+        (tmp_path / "pictures" / str(label)).mkdir(parents=True)
+    for number, (picture, label) in enumerate(zip(digits[0][:20, 0], digits[1], strict=False)):
+        Image.fromarray(picture).save(tmp_path / "pictures" / str(label) / f"{number}.png")
+    arguments = ("--weights", weights(), "--out", tmp_path / "a.onnx", "--pictures", tmp_path / "pictures", "--json")
+    code, text, _ = run("model", *arguments)
+    assert code == 0
+    assert json.loads(text)["pictures_checked"] == 20
+    assert json.loads(text)["accuracy"] is not None
+
+
+def test_bad_input_is_one_clear_line(run: Run, weights: Write, npz: Path, tmp_path: Path) -> None:
+    good, out = weights(), tmp_path / "out.onnx"
+    assert run("model", "--weights", good, "--out", tmp_path / "good.onnx")[0] == 0
+    (tmp_path / "short.onnx").write_bytes((tmp_path / "good.onnx").read_bytes()[:5000])
+    (tmp_path / "short.bf").write_bytes(good.read_bytes()[:5000])
+    (tmp_path / "text").write_text("hello")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "broken" / "cat").mkdir(parents=True)
+    (tmp_path / "broken" / "cat" / "1.png").write_text("hello")
+    np.savez(tmp_path / "wrong.npz", pictures=np.zeros((3, 1, 28, 28), np.uint8))
+    np.savez(tmp_path / "other.npz", faces=np.zeros((3, 1, 32, 32), np.uint8))
+    np.savez(tmp_path / "labels.npz", pictures=np.zeros((3, 1, 32, 32), np.uint8), labels=np.zeros(2, int))
+    model = ("model", "--weights", good, "--out", out)
+    cases: list[tuple[tuple[object, ...], str]] = [
+        (("inspect", tmp_path / "no.onnx"), "no.onnx: No such file or directory"),
+        (("inspect", tmp_path / "short.onnx"), "short.onnx: 5000 bytes are no ONNX file"),
+        (("inspect", tmp_path / "text"), "text: 5 bytes are no ONNX file"),
+        (("check", tmp_path / "short.onnx", "--weights", good), "5000 bytes are no ONNX file"),
+        (("check", tmp_path / "good.onnx", "--weights", tmp_path / "text"), "text is no weights file: magic 6865"),
+        (("check", tmp_path / "empty", "--weights", good), "empty is a bundle: give --public-key"),
+        (("check", tmp_path / "empty", "--weights", good, "--public-key", "xy"), "expected 64 hex digits"),
+        (("model", "--weights", tmp_path / "short.bf", "--out", out), "short.bf is no weights file"),
+        (("model", "--weights", tmp_path / "no.bf", "--out", out), "no.bf: No such file or directory"),
+        (("model", "--weights", good, "--out", tmp_path / "folder"), "give --key, or a name that ends in .onnx"),
+        ((*model, "--precision", "W4A4"), "precision W4A4: the exporter writes fp32 and W1A8 to W8A8"),
+        ((*model, "--precision", "tiny"), "precision 'tiny': expected fp32 or WxAy"),
+        ((*model, "--pictures", tmp_path / "no"), "no: no such file or folder"),
+        ((*model, "--pictures", tmp_path / "text"), "text is no .npz file of arrays"),
+        ((*model, "--pictures", tmp_path / "empty"), "empty: no pictures in folders of classes"),
+        ((*model, "--pictures", tmp_path / "broken"), "1.png: not a readable picture"),
+        ((*model, "--pictures", tmp_path / "wrong.npz"), "expected uint8[N, 1, 32, 32]"),
+        ((*model, "--pictures", tmp_path / "other.npz"), "holds no array named pictures or images or x"),
+        ((*model, "--pictures", tmp_path / "labels.npz"), "expected one integer per picture"),
+    ]
+    for arguments, expected in cases:
+        code, text, err = run(*arguments)
+        assert (code, text) == (1, ""), arguments
+        assert err.startswith("bitfleet-export: ")
+        assert err.count("\n") == 1
+        assert expected in err
+    assert not out.exists()
+
+
+def test_a_model_from_elsewhere_is_refused(
+    run: Run, small: Architecture, make_tensors: MakeTensors, tmp_path: Path
+) -> None:
+    (tmp_path / "bare.onnx").write_bytes(serialize(to_onnx(small, W8A8, make_tensors(small, W8A8))))
+    code, _, err = run("inspect", tmp_path / "bare.onnx")
+    assert code == 1
+    assert "bare.onnx: the model has no bitfleet metadata" in err
+
+
+def test_an_update_is_no_model(run: Run, weights: Write, tmp_path: Path) -> None:
+    code, _, err = run("model", "--weights", weights(content=Content.DELTA), "--out", tmp_path / "a.onnx")
+    assert code == 1
+    assert "holds an update's differences: expected the weights of a whole model" in err
+
+
+def test_float_weights_cannot_lend_activation_steps(run: Run, weights: Write, tmp_path: Path) -> None:
+    code, _, err = run("model", "--weights", weights(FP32), "--precision", "W8A8", "--out", tmp_path / "a.onnx")
+    assert code == 1
+    assert "weights are fp32 and hold no activation steps" in err
+
+
+def test_weights_that_are_not_finite_are_refused(run: Run, weights: Write, tmp_path: Path) -> None:
+    path = weights()
+    data = bytearray(path.read_bytes())
+    data[-4:] = np.float32(np.nan).tobytes()
+    path.write_bytes(data)
+    code, _, err = run("model", "--weights", path, "--out", tmp_path / "a.onnx")
+    assert code == 1
+    assert err.count("\n") == 1
+
+
+def test_a_model_of_another_network_is_refused(
+    run: Run, weights: Write, make_tensors: MakeTensors, tmp_path: Path
+) -> None:
+    other = resnet18(width=0.0625, input_shape=(1, 32, 32), classes=7)
+    header = Header(other.spec, "fp32", "W8A8", Content.WEIGHTS, 100)
+    (tmp_path / "other.bf").write_bytes(encode(header, make_tensors(other, W8A8), np.random.default_rng(0)))
+    assert run("model", "--weights", weights(), "--out", tmp_path / "a.onnx")[0] == 0
+    code, _, err = run("check", tmp_path / "a.onnx", "--weights", tmp_path / "other.bf")
+    assert code == 1
+    assert "classes=7" in err
+    assert "classes=10" in err
