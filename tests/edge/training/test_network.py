@@ -7,7 +7,7 @@ import torch
 from edge.data import Dataset
 from edge.training.calibration import StepSearch, best_log_step
 from edge.training.moments import MomentPool
-from edge.training.network import Network
+from edge.training.network import Network, _convolve
 from edge.training.quantizers import step_of
 from edge.training.task import TrainerError
 from export.reference import FloatNetwork, IntegerNetwork
@@ -137,3 +137,15 @@ def test_the_searched_step_errs_less_than_its_neighbours(bits: int, signed: bool
 
 def test_steps_of_values_that_are_all_zero_stay_positive() -> None:
     assert float(best_log_step(torch.zeros(2, 3), 8, signed=False).exp()) > 0
+
+
+@pytest.mark.parametrize("channels", [4, 8, 12])
+def test_a_strided_1x1_convolution_has_the_gradients_of_its_definition(channels: int) -> None:
+    """The kernel torch would take for narrow inputs wrote past its buffer (DECISIONS.md, 23)."""
+    layer = Layer("p", Kind.CONV, ("input",), (channels, 8, 8), (8, 4, 4), kernel=1, stride=2)
+    x = torch.randn(2, channels, 8, 8, generator=torch.Generator().manual_seed(0))
+    weight = torch.randn(8, channels, 1, 1, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    _convolve(layer, x.contiguous(memory_format=torch.channels_last), weight).square().sum().backward()
+    by_hand = torch.einsum("oc,nchw->nohw", weight.detach()[:, :, 0, 0], x[:, :, ::2, ::2])
+    expected = torch.einsum("nohw,nchw->oc", 2 * by_hand, x[:, :, ::2, ::2])
+    torch.testing.assert_close(weight.grad[:, :, 0, 0], expected, rtol=1e-4, atol=1e-4)
