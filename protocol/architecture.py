@@ -1,24 +1,24 @@
 """A network is a table of layers; every part of the house reads this one.
 
 The trainer builds its torch module from the table, the exporter its ONNX graph, the allocator its cost, and the
-decoder checks shapes against it: what is trained is, by construction, what is shipped.
+decoder checks shapes against it: what is trained is, by construction, what is shipped. `protocol.networks` has the
+tables.
 
 Shapes: C channels, H rows, W columns of one picture; O output and I input channels of a weight, K kernel edge.
 
 **Scales.** Every layer that stores activations names a `scale`, the group of activations that share one
 quantization step. Both branches of a residual add and its output are one group ("stream"): then the add is exact
-integer arithmetic on every processor.
+integer arithmetic on every processor. Streams are `wide`: they keep 8 bits at every precision, and a `RECODE` row
+narrows them in front of a convolution. At 8 bits and above that row has nothing to do, and `Architecture.at` drops it.
 """
 
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property, lru_cache
-from math import prod
+from math import gcd, prod
 from typing import Final
 
-from protocol.errors import Malformed, Unsupported
 from protocol.precision import Float32, Precision
 
 Shape = tuple[int, ...]
@@ -32,17 +32,17 @@ INPUT_STEP: Final = 1.0 / 255.0
 NORM_EPSILON: Final = 1e-5
 """Added to the variance before the square root, as torch's BatchNorm does by default."""
 
-MAX_WIDTH: Final = 4.0
-MAX_CLASSES: Final = 10_000
-MAX_EDGE: Final = 1024
-MAX_INPUT_CHANNELS: Final = 16
-"""Bounds on what a peer may make this side allocate: 16 times the widest published ResNet18 is no use on a Pi."""
+MAX_NORM_GROUPS: Final = 8
+MIN_GROUP_CHANNELS: Final = 4
+"""GroupNorm over fewer channels than this would leave the groups' statistics to a handful of pixels."""
 
 
 class Kind(StrEnum):
     """What a layer does."""
 
     CONV = "conv"
+    RECODE = "recode"
+    PRELU = "prelu"
     MAXPOOL = "maxpool"
     ADD = "add"
     AVGPOOL = "avgpool"
@@ -59,24 +59,66 @@ class Role(StrEnum):
     MEAN = "mean"
     VARIANCE = "variance"
     WEIGHT_LOG_STEP = "weight_log_step"
+    CODE_LOG_STEP = "code_log_step"
+    WIDTH_LOG_SCALE = "width_log_scale"
     ACTIVATION_LOG_STEP = "activation_log_step"
+    ACTIVATION_OFFSET = "activation_offset"
+    SLOPE = "slope"
+    SHIFT_IN = "shift_in"
+    SHIFT_OUT = "shift_out"
 
+
+LOG_STEPS: Final = frozenset({Role.WEIGHT_LOG_STEP, Role.CODE_LOG_STEP, Role.WIDTH_LOG_SCALE, Role.ACTIVATION_LOG_STEP})
+"""Natural logarithms of steps and scales: they stay positive, and their mean over devices is a geometric one."""
 
 MOMENTS: Final = frozenset({Role.MEAN, Role.VARIANCE})
 """Pooled through counts, sums and squares; every other role is averaged as a delta."""
 
-PROFILE: Final = MOMENTS | {Role.WEIGHT_LOG_STEP, Role.ACTIVATION_LOG_STEP}
+PROFILE: Final = MOMENTS | {
+    Role.WEIGHT_LOG_STEP,
+    Role.WIDTH_LOG_SCALE,
+    Role.ACTIVATION_LOG_STEP,
+    Role.ACTIVATION_OFFSET,
+}
 """Belong to one precision: batch statistics and steps of one width are wrong for another."""
+
+
+class Norm(StrEnum):
+    """What follows a convolution that is normalised.
+
+    BATCH: statistics of the training pictures, folded away at export (S. Ioffe, C. Szegedy, ICML 2015,
+    arXiv 1502.03167). GROUP: each picture's own statistics over groups of channels, with standardized weights; the
+    same at every width and on every device, but computed at inference (Y. Wu, K. He, ECCV 2018, arXiv 1803.08494;
+    S. Qiao et al., "Micro-Batch Training with Batch-Channel Normalization and Weight Standardization",
+    arXiv 1903.10520).
+    """
+
+    BATCH = "batch"
+    GROUP = "group"
 
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """One tensor of a model: name, shape, role and the layer or scale group it belongs to."""
+    """One tensor of a model.
+
+    Attributes:
+        name: unique among the tensors of one payload.
+        shape: of the tensor.
+        role: what it is.
+        owner: the layer or scale group it belongs to.
+        profile: the precision whose profile it is part of, empty for shared tensors.
+    """
 
     name: str
     shape: Shape
     role: Role
     owner: str
+    profile: str = ""
+
+    @property
+    def plain_name(self) -> str:
+        """Its name within its profile."""
+        return f"{self.owner}.{self.role}"
 
     @property
     def size(self) -> int:
@@ -88,17 +130,24 @@ class TensorSpec:
 class Layer:
     """One row of the table.
 
+    RECODE stores its input again at the precision's activation bits, in its own scale group: unsigned after a ReLU
+    (`relu`), else with a learned zero (LSQ+) or, at 1 bit, as ±step around a learned threshold per channel.
+    PRELU is y = max(v, 0) + slope·min(v, 0) + shift_out with v = x − shift_in, each learned per channel (Z. Liu et
+    al., "ReActNet", ECCV 2020, arXiv 2003.03488). LINEAR reads its input as one row, channel by channel.
+
     Attributes:
         name: unique, dotted like torch's.
         kind: what it does.
         inputs: names of the layers it reads, or `INPUT`.
-        in_shape: (C, H, W) of the first input; (C,) for the classifier.
-        out_shape: (C, H, W) of the output; (C,) after pooling.
+        in_shape: (C, H, W) of the first input; (C,) after pooling or a linear layer.
+        out_shape: (C, H, W) of the output; (C,) after pooling and for linear layers.
         kernel: K; stride and padding in pixels.
-        norm: whether normalisation follows the convolution.
+        groups: of a convolution, 1 or (depthwise) the number of channels.
+        norm: whether normalisation follows the convolution; if not, it has a bias.
         relu: whether a ReLU follows; its activations are then unsigned.
         scale: the scale group of the output, empty for logits.
-        pinned: whether its weights stay at 8 bits (first convolution, classifier).
+        wide: whether its activations keep 8 bits at every precision (streams and what the classifier reads).
+        pinned: whether its weights stay at 8 bits (first convolution, projections, classifier).
     """
 
     name: str
@@ -109,17 +158,19 @@ class Layer:
     kernel: int = 1
     stride: int = 1
     padding: int = 0
+    groups: int = 1
     norm: bool = False
     relu: bool = False
     scale: str = ""
+    wide: bool = False
     pinned: bool = False
 
     @property
     def weight_shape(self) -> Shape | None:
-        """(O, I, K, K) of a convolution, (O, I) of a classifier, None without weights."""
+        """(O, I / groups, K, K) of a convolution, (O, I) of a linear layer, None without weights."""
         if self.kind is Kind.CONV:
-            return (self.out_shape[0], self.in_shape[0], self.kernel, self.kernel)
-        return (self.out_shape[0], self.in_shape[0]) if self.kind is Kind.LINEAR else None
+            return (self.out_shape[0], self.in_shape[0] // self.groups, self.kernel, self.kernel)
+        return (self.out_shape[0], prod(self.in_shape)) if self.kind is Kind.LINEAR else None
 
     @property
     def multiply_adds(self) -> int:
@@ -129,28 +180,52 @@ class Layer:
 
     @property
     def signed(self) -> bool:
-        """Whether its stored activations may be negative (a residual branch before the add)."""
-        return self.kind is Kind.CONV and not self.relu
+        """Whether its stored activations may be negative, as on a residual branch before the add."""
+        return not self.relu and self.kind is not Kind.MAXPOOL and bool(self.scale)
+
+    @property
+    def has_bias(self) -> bool:
+        """Whether it has weights and no normalisation that would bring an offset."""
+        return self.weight_shape is not None and not self.norm
 
     @property
     def parameters(self) -> int:
-        """Trained parameters, quantization steps not counted."""
+        """Trained parameters, those of quantization not counted."""
         weights = 0 if self.weight_shape is None else prod(self.weight_shape)
-        return weights + (2 * self.out_shape[0] if self.norm else 0) + self._bias
-
-    @property
-    def _bias(self) -> int:
-        return self.out_shape[0] if self.kind is Kind.LINEAR else 0
+        per_channel = 2 * self.norm + self.has_bias + 3 * (self.kind is Kind.PRELU)
+        return weights + per_channel * self.out_shape[0]
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """A network: its `spec` (the string that travels), its input (C, H, W), its classes and its layers in order."""
+    """A network.
+
+    Attributes:
+        spec: the string that travels and that `protocol.networks.parse` reads.
+        input_shape: (C, H, W) of a picture.
+        classes: number of logits.
+        layers: the rows, in the order of computation.
+        norm: what normalises its convolutions.
+        nested: whether the weight codes of every width are the leading bits of one 8-bit code
+            (`protocol.weights`).
+    """
 
     spec: str
     input_shape: Shape
     classes: int
     layers: tuple[Layer, ...] = field(repr=False)
+    norm: Norm = Norm.BATCH
+    nested: bool = False
+
+    @lru_cache(maxsize=64)  # noqa: B019 (architectures are few and cached themselves)
+    def at(self, precision: Precision) -> "Architecture":
+        """The rows that compute something at `precision`: without `RECODE` where activations have 8 bits or more."""
+        if precision.activation_bits < 8:
+            return self
+        source = {layer.name: layer.inputs[0] for layer in self.layers if layer.kind is Kind.RECODE}
+        kept = (layer for layer in self.layers if layer.name not in source)
+        layers = (replace(layer, inputs=tuple(source.get(name, name) for name in layer.inputs)) for layer in kept)
+        return replace(self, layers=tuple(layers))
 
     @cached_property
     def by_name(self) -> dict[str, Layer]:
@@ -172,197 +247,78 @@ class Architecture:
         """Scale groups in order of first use, the input's excluded."""
         return tuple(dict.fromkeys(layer.scale for layer in self.layers if layer.scale))
 
+    @cached_property
+    def _wide_scales(self) -> frozenset[str]:
+        return frozenset({INPUT, *(layer.scale for layer in self.layers if layer.wide)})
+
     def activation_bits(self, scale: str, precision: Precision) -> int:
-        """Bits of the activations of a scale group: the picture and the classifier's input stay at 8."""
-        return 8 if scale in {INPUT, "pool"} and not precision.is_float else precision.activation_bits
+        """Bits of the activations of a scale group: wide groups and the picture keep 8."""
+        bits = precision.activation_bits
+        return max(bits, 8) if scale in self._wide_scales else bits
 
     def scale_of(self, name: str) -> str:
         """Scale group of a layer's output; `INPUT` for the picture."""
         return INPUT if name == INPUT else self.by_name[name].scale
 
-    @lru_cache(maxsize=64)  # noqa: B019 (architectures are few and cached themselves)
-    def tensors(self, precision: Precision) -> tuple[TensorSpec, ...]:
-        """Every tensor of a model at `precision`, in wire order.
+    def norm_groups(self, channels: int) -> int:
+        """How many groups of channels GroupNorm makes of `channels`."""
+        return gcd(channels // MIN_GROUP_CHANNELS, MAX_NORM_GROUPS) if channels % MIN_GROUP_CHANNELS == 0 else 1
 
-        Shared tensors (weights, gains, offsets, biases) come first and are the same for every precision; the
-        precision's own profile (moments and learned steps) follows. 1-bit weights have no learned step: theirs
-        is mean|w|. Steps travel as natural logarithms, so that they stay positive and average geometrically.
+    def standardizes(self, layer: Layer) -> bool:
+        """Whether a layer's weights are standardized before they are quantized."""
+        return layer.norm and self.norm is Norm.GROUP
+
+    @lru_cache(maxsize=64)  # noqa: B019
+    def tensors(self, *precisions: Precision) -> tuple[TensorSpec, ...]:
+        """Every tensor of a model, in wire order.
+
+        Shared tensors (weights, gains, offsets, biases) come first and are the same for every precision; then the
+        profile (moments and learned steps) of each precision. The first precision's tensors have plain names, those
+        of any further one are named `<precision>/<name>`. 1-bit weights have no learned step: theirs is mean|w|.
         """
-        specs = sorted(self._all_tensors(precision), key=lambda spec: spec.role in PROFILE)
+        specs = [spec for spec in self._all_tensors(precisions[0]) if spec.role not in PROFILE]
+        for number, precision in enumerate(precisions):
+            prefix = f"{precision}/" if number else ""
+            profile = (spec for spec in self._all_tensors(precision) if spec.role in PROFILE)
+            specs.extend(replace(spec, name=f"{prefix}{spec.name}", profile=str(precision)) for spec in profile)
         return tuple(specs)
 
     def _all_tensors(self, precision: Precision) -> Iterator[TensorSpec]:
+        """By layer; the rows that `precision` drops hold nothing but their step."""
         for layer in self.layers:
-            if layer.weight_shape is None:
-                continue
-            channels = (layer.out_shape[0],)
-            yield TensorSpec(f"{layer.name}.weight", layer.weight_shape, Role.WEIGHT, layer.name)
-            if layer.norm:
-                for role in (Role.GAMMA, Role.BETA, Role.MEAN, Role.VARIANCE):
-                    yield TensorSpec(f"{layer.name}.{role}", channels, role, layer.name)
-            if layer.kind is Kind.LINEAR:
-                yield TensorSpec(f"{layer.name}.bias", channels, Role.BIAS, layer.name)
-            if 1 < precision.bits_of(pinned=layer.pinned) <= 8:
-                role = Role.WEIGHT_LOG_STEP
+            yield from self._layer_tensors(layer, precision)
+        if precision.activation_bits > 8:
+            return
+        rows = self.at(precision)
+        for scale in rows.scales:
+            yield TensorSpec(f"{scale}.{Role.ACTIVATION_LOG_STEP}", (1,), Role.ACTIVATION_LOG_STEP, scale)
+        for layer in rows.layers:
+            if layer.kind is Kind.RECODE and layer.signed:
+                shape = (layer.out_shape[0] if precision.activation_bits == 1 else 1,)
+                yield TensorSpec(f"{layer.name}.{Role.ACTIVATION_OFFSET}", shape, Role.ACTIVATION_OFFSET, layer.name)
+
+    def _layer_tensors(self, layer: Layer, precision: Precision) -> Iterator[TensorSpec]:
+        channels = (layer.out_shape[0],)
+        if layer.kind is Kind.PRELU:
+            for role in (Role.SLOPE, Role.SHIFT_IN, Role.SHIFT_OUT):
                 yield TensorSpec(f"{layer.name}.{role}", channels, role, layer.name)
-        if not precision.is_float:
-            for scale in self.scales:
-                role = Role.ACTIVATION_LOG_STEP
-                yield TensorSpec(f"{scale}.{role}", (1,), role, scale)
+        if layer.weight_shape is None:
+            return
+        yield TensorSpec(f"{layer.name}.weight", layer.weight_shape, Role.WEIGHT, layer.name)
+        for role in self._per_channel_roles(layer, precision):
+            yield TensorSpec(f"{layer.name}.{role}", channels, role, layer.name)
 
-
-# --- ResNet18: He, Zhang, Ren, Sun, "Deep Residual Learning for Image Recognition", CVPR 2016, arXiv 1512.03385 ---
-
-STEMS: Final = ("3x3", "7x7")
-_STAGES: Final = ((64, 1), (128, 2), (256, 2), (512, 2))
-_BLOCKS: Final = 2
-
-
-def resnet18(
-    *, width: float = 1.0, stem: str = "3x3", input_shape: Shape = (3, 32, 32), classes: int = 10
-) -> Architecture:
-    """ResNet18 as a table.
-
-    Args:
-        width: multiplier of every channel count, rounded to a multiple of 4 channels, at least 4.
-        stem: `3x3` for small pictures (stride 1, no pooling), `7x7` for 224×224 (stride 2, max pooling).
-        input_shape: (C, H, W) of a picture.
-        classes: number of logits.
-
-    Returns:
-        The table; at full width 11.17 M parameters with the 3×3 stem and 10 classes, 11.69 M with the 7×7 stem
-        and 1000 classes.
-
-    Raises:
-        Unsupported: a value outside the named bounds.
-    """
-    _check_bounds(width, stem, input_shape, classes)
-    spec = f"resnet18:width={width:g},stem={stem},input={'x'.join(map(str, input_shape))},classes={classes}"
-    builder = _Builder(input_shape)
-    channels = [_scaled(base, width) for base, _ in _STAGES]
-    if stem == "3x3":
-        x = builder.conv("stem.conv", INPUT, channels[0], 3, 1, relu=True, scale="stream1", pinned=True)
-    else:
-        x = builder.conv("stem.conv", INPUT, channels[0], 7, 2, relu=True, scale="stream1", pinned=True)
-        x = builder.maxpool("stem.pool", x, 3, 2)
-    for stage, (_, stride) in enumerate(_STAGES, start=1):
-        for block in range(_BLOCKS):
-            x = _basic_block(builder, x, f"layer{stage}.{block}", channels[stage - 1], stride if block == 0 else 1)
-    x = builder.avgpool("pool", x, scale="pool")
-    builder.linear("classifier", x, classes)
-    return Architecture(spec, input_shape, classes, tuple(builder.layers.values()))
-
-
-def _basic_block(builder: "_Builder", x: str, name: str, channels: int, stride: int) -> str:
-    """Two 3×3 convolutions and a shortcut, projected by a 1×1 convolution where the shape changes."""
-    stream = f"stream{name.removeprefix('layer').split('.')[0]}"
-    y = builder.conv(f"{name}.conv1", x, channels, 3, stride, relu=True, scale=f"{name}.mid")
-    y = builder.conv(f"{name}.conv2", y, channels, 3, 1, relu=False, scale=stream)
-    if stride != 1 or builder.layers[x].out_shape[0] != channels:
-        x = builder.conv(f"{name}.shortcut", x, channels, 1, stride, relu=False, scale=stream)
-    return builder.add(f"{name}.add", y, x, scale=stream)
-
-
-class _Builder:
-    """Appends layers and keeps shapes."""
-
-    def __init__(self, input_shape: Shape) -> None:
-        self.input_shape = input_shape
-        self.layers: dict[str, Layer] = {}
-
-    def _shape(self, name: str) -> Shape:
-        return self.input_shape if name == INPUT else self.layers[name].out_shape
-
-    def _append(self, layer: Layer) -> str:
-        self.layers[layer.name] = layer
-        return layer.name
-
-    def conv(
-        self,
-        name: str,
-        x: str,
-        channels: int,
-        kernel: int,
-        stride: int,
-        *,
-        relu: bool,
-        scale: str,
-        pinned: bool = False,
-    ) -> str:
-        """A convolution with "same" padding and normalisation."""
-        shape, padding = self._shape(x), kernel // 2
-        out = (channels, *(_pooled(edge, kernel, stride, padding) for edge in shape[1:]))
-        return self._append(
-            Layer(name, Kind.CONV, (x,), shape, out, kernel, stride, padding, True, relu, scale, pinned)
-        )
-
-    def maxpool(self, name: str, x: str, kernel: int, stride: int) -> str:
-        """Max pooling, which keeps its input's scale."""
-        shape, padding = self._shape(x), kernel // 2
-        out = (shape[0], *(_pooled(edge, kernel, stride, padding) for edge in shape[1:]))
-        scale = self.layers[x].scale
-        return self._append(Layer(name, Kind.MAXPOOL, (x,), shape, out, kernel, stride, padding, scale=scale))
-
-    def add(self, name: str, left: str, right: str, *, scale: str) -> str:
-        """A residual add with ReLU."""
-        shape = self._shape(left)
-        return self._append(Layer(name, Kind.ADD, (left, right), shape, shape, relu=True, scale=scale))
-
-    def avgpool(self, name: str, x: str, *, scale: str) -> str:
-        """Global average pooling."""
-        shape = self._shape(x)
-        return self._append(Layer(name, Kind.AVGPOOL, (x,), shape, shape[:1], relu=True, scale=scale))
-
-    def linear(self, name: str, x: str, classes: int) -> str:
-        """The classifier, pinned at 8 bits."""
-        return self._append(Layer(name, Kind.LINEAR, (x,), self._shape(x), (classes,), pinned=True))
-
-
-def _pooled(edge: int, kernel: int, stride: int, padding: int) -> int:
-    return (edge + 2 * padding - kernel) // stride + 1
-
-
-def _scaled(channels: int, width: float) -> int:
-    return max(4, 4 * round(channels * width / 4))
-
-
-def _check_bounds(width: float, stem: str, input_shape: Shape, classes: int) -> None:
-    if not 0.01 <= width <= MAX_WIDTH:
-        raise Unsupported(f"resnet18 width {width}: expected 0.01 to {MAX_WIDTH}")
-    if stem not in STEMS:
-        raise Unsupported(f"resnet18 stem {stem!r}: expected one of {STEMS}")
-    if len(input_shape) != 3 or not 1 <= input_shape[0] <= MAX_INPUT_CHANNELS:
-        raise Unsupported(f"resnet18 input {input_shape}: expected (C, H, W) with 1 to {MAX_INPUT_CHANNELS} channels")
-    if not all(8 <= edge <= MAX_EDGE for edge in input_shape[1:]):
-        raise Unsupported(f"resnet18 input {input_shape}: expected edges of 8 to {MAX_EDGE} pixels")
-    if not 2 <= classes <= MAX_CLASSES:
-        raise Unsupported(f"resnet18 classes {classes}: expected 2 to {MAX_CLASSES}")
-
-
-_SPEC = re.compile(
-    r"resnet18:width=(?P<width>\d(?:\.\d{1,6})?),stem=(?P<stem>[37]x[37]),"
-    r"input=(?P<c>\d{1,3})x(?P<h>\d{1,5})x(?P<w>\d{1,5}),classes=(?P<classes>\d{1,6})",
-    re.ASCII,
-)
-
-
-@lru_cache(maxsize=32)
-def parse(spec: str) -> Architecture:
-    """Build the architecture that a spec string names.
-
-    Raises:
-        Malformed: the string is not a spec in canonical form.
-        Unsupported: its values are out of bounds.
-    """
-    match = _SPEC.fullmatch(spec)
-    if match is None:
-        raise Malformed(
-            f"architecture {spec[:80]!r}: expected for example resnet18:width=0.25,stem=3x3,input=1x32x32,classes=10"
-        )
-    shape = (int(match["c"]), int(match["h"]), int(match["w"]))
-    network = resnet18(
-        width=float(match["width"]), stem=match["stem"], input_shape=shape, classes=int(match["classes"])
-    )
-    if network.spec != spec:
-        raise Malformed(f"architecture {spec[:80]!r}: not canonical, expected {network.spec!r}")
-    return network
+    def _per_channel_roles(self, layer: Layer, precision: Precision) -> Iterator[Role]:
+        if layer.norm:
+            yield from (Role.GAMMA, Role.BETA)
+            if self.norm is Norm.BATCH:
+                yield from (Role.MEAN, Role.VARIANCE)
+        if layer.has_bias:
+            yield Role.BIAS
+        bits = precision.bits_of(pinned=layer.pinned)
+        if self.nested:
+            yield Role.CODE_LOG_STEP
+            if bits < 8:
+                yield Role.WIDTH_LOG_SCALE
+        elif 1 < bits <= 16:
+            yield Role.WEIGHT_LOG_STEP

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Final
 
-from protocol.architecture import Architecture, Kind, Layer
+from protocol.architecture import Architecture, Layer
 from protocol.precision import Precision
 
 FP32_MULTIPLY_ADD_PJ: Final = 3.7 + 0.9
@@ -39,13 +39,29 @@ class InferenceEnergy:
 def inference_energy(network: Architecture, precision: Precision) -> InferenceEnergy:
     """Energy of one inference: every multiply-add, every weight read once, every activation written and read.
 
-    Integer arithmetic scales with the product of its widths, b_w·b_a/64 (ALGORITHMS section 4).
+    Integer arithmetic scales with the product of its widths, b_w·b_a/64 (ALGORITHMS section 4); weights alone at a
+    width leave the arithmetic float. Only rows that compute something at `precision` count.
     """
-    arithmetic_pj = sum(layer.multiply_adds * _multiply_add_pj(network, layer, precision) for layer in network.layers)
-    bits = sum(
-        _weight_bits(layer, precision) + 2 * _activation_bits(network, layer, precision) for layer in network.layers
-    )
+    rows = network.at(precision)
+    arithmetic_pj = sum(layer.multiply_adds * _multiply_add_pj(rows, layer, precision) for layer in rows.layers)
+    bits = sum(_weight_bits(layer, precision) + 2 * _activation_bits(rows, layer, precision) for layer in rows.layers)
     return InferenceEnergy(arithmetic_pj * _MJ_PER_PJ, bits / 32 * DRAM_WORD_PJ * _MJ_PER_PJ)
+
+
+def bops(network: Architecture, precision: Precision) -> int:
+    """Bit operations of one inference: multiply-adds × bits of a weight × bits of the activation it meets.
+
+    As counted by C. Baskin et al., "UNIQ", ACM TOCS 2021, arXiv 1804.10969, without the accumulator's share; fp32 is
+    32·32 per multiply-add. A convolution of a ResNet18 at W4A4 counts 4·4, its shortcuts and what reads a picture or a
+    wide activation more.
+    """
+    rows = network.at(precision)
+    return sum(layer_bops(rows, layer, precision) for layer in rows.layers)
+
+
+def layer_bops(rows: Architecture, layer: Layer, precision: Precision) -> int:
+    """The same of one row of `network.at(precision)`."""
+    return layer.multiply_adds * precision.bits_of(pinned=layer.pinned) * _input_bits(rows, layer, precision)
 
 
 def training_energy_mj(network: Architecture, samples: int) -> float:
@@ -59,11 +75,15 @@ def model_bytes(network: Architecture, precision: Precision) -> int:
     return -(-sum(_weight_bits(layer, precision) for layer in network.layers) // 8)
 
 
-def _multiply_add_pj(network: Architecture, layer: Layer, precision: Precision) -> float:
-    if precision.is_float or layer.weight_shape is None:
+def _multiply_add_pj(rows: Architecture, layer: Layer, precision: Precision) -> float:
+    if precision.activation_bits > 8:
         return FP32_MULTIPLY_ADD_PJ
-    inputs = network.activation_bits(network.scale_of(layer.inputs[0]), precision)
-    return INT8_MULTIPLY_ADD_PJ * precision.bits_of(pinned=layer.pinned) * inputs / 64
+    widths = precision.bits_of(pinned=layer.pinned) * _input_bits(rows, layer, precision)
+    return INT8_MULTIPLY_ADD_PJ * widths / 64
+
+
+def _input_bits(rows: Architecture, layer: Layer, precision: Precision) -> int:
+    return rows.activation_bits(rows.scale_of(layer.inputs[0]), precision)
 
 
 def _weight_bits(layer: Layer, precision: Precision) -> int:
@@ -71,6 +91,6 @@ def _weight_bits(layer: Layer, precision: Precision) -> int:
     return 0 if shape is None else prod(shape) * precision.bits_of(pinned=layer.pinned)
 
 
-def _activation_bits(network: Architecture, layer: Layer, precision: Precision) -> int:
-    bits = 32 if layer.kind is Kind.LINEAR else network.activation_bits(layer.scale, precision)
-    return prod(layer.out_shape) * bits
+def _activation_bits(rows: Architecture, layer: Layer, precision: Precision) -> int:
+    """Of everything a row writes; logits are floats."""
+    return prod(layer.out_shape) * (rows.activation_bits(layer.scale, precision) if layer.scale else 32)

@@ -123,14 +123,15 @@ class RoundState:
 class Offer:
     """Aggregator → one device: train this model on your pictures and send the update this way.
 
-    `epochs` 0 asks for moments only. `nonce` comes back in the manifest and binds the update to this offer.
+    `precision` is one, or several joined by `+` for a method that trains several. `epochs` 0 asks for their profiles
+    only: moments and activation steps. `nonce` comes back in the manifest and binds the update to this offer.
     `deadline_s` counts from the moment the offer arrives, so that the device's clock does not matter.
     """
 
     task: str = key(1, TASK)
     round: int = key(2, ROUND)
     architecture: str = key(3, Text(128))
-    precision: str = key(4, Text(16))
+    precision: str = key(4, Text(64))
     recipe: str = key(5, Text(64))
     base: bytes = key(6, DIGEST)
     base_bytes: int = key(7, Int(1, MAX_PAYLOAD_BYTES))
@@ -142,6 +143,7 @@ class Offer:
     learning_rate: float = key(13, Real(0, 10))
     seed: int = key(14, Int(0, (1 << 63) - 1))
     calibrate_steps: bool = key(15, Flag(), default=False)
+    method: str = key(16, Text(48), default="oqfl")
 
 
 class DeclineReason(StrEnum):

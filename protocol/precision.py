@@ -9,19 +9,20 @@ At 8 bits the integers stay in [−64, 64]: AVX2 without VNNI adds two u8·s8 pr
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from protocol.errors import Unsupported
+from protocol.errors import Malformed, Unsupported
 
 Float32 = npt.NDArray[np.float32]
 Int8 = npt.NDArray[np.int8]
 
 WEIGHT_BITS: Final = (1, 2, 3, 4, 5, 6, 7, 8, 16, 32)
-ACTIVATION_BITS: Final = (1, 2, 4, 8, 32)
+ACTIVATION_BITS: Final = (1, 2, 3, 4, 8, 32)
 MAX_WEIGHT_CODE: Final = 64
 """The largest weight integer at 8 bits (see the module docstring)."""
 
@@ -70,6 +71,30 @@ class Precision:
 
 
 FP32: Final = Precision(32, 32)
+
+MAX_PROFILES: Final = 8
+"""Precisions that one payload can carry profiles of; a fleet that needs more can send two."""
+
+
+def parse_several(names: str) -> tuple[Precision, ...]:
+    """Read precisions joined by `+`, for example `W8A8+W4A8`: one to `MAX_PROFILES`, each once, in canonical form.
+
+    Raises:
+        Malformed: one comes twice or is not spelled canonically.
+        Unsupported: there are too many, or one does not exist.
+    """
+    parts = names.split("+")
+    if len(parts) > MAX_PROFILES:
+        raise Unsupported(f"{len(parts)} precisions: expected at most {MAX_PROFILES}")
+    precisions = tuple(Precision.parse(part) for part in parts)
+    if len(set(precisions)) < len(precisions) or join(precisions) != names:
+        raise Malformed(f"precisions {names[:64]!r}: expected each once, in canonical form")
+    return precisions
+
+
+def join(precisions: Iterable[Precision]) -> str:
+    """Precisions as `parse_several` reads them."""
+    return "+".join(map(str, precisions))
 
 
 def is_mid_rise(bits: int) -> bool:
@@ -133,6 +158,25 @@ def step_of(log_step: Float32) -> Float32:
     return np.exp(log_step.astype(np.float64)).astype(np.float32)
 
 
-def initial_step(weight_OX: Float32, bits: int) -> Float32:
-    """Where LSQ starts: 2·mean|w|/√Q_P per channel, float32[O] (Esser et al., ICLR 2020, arXiv 1902.08153)."""
-    return np.maximum(binary_step(weight_OX) * np.float32(2.0 / np.sqrt(max_code(bits))), MIN_STEP)
+_FIT_FRACTIONS: Final = tuple(0.96**k for k in range(50))
+"""Of the step that clips nothing, down to an eighth: the best 2-bit step of a bell-shaped weight is a third of it."""
+
+
+def fitted_step(weight_OX: Float32, bits: int) -> Float32:
+    """The step of least squared error for a weight as it is, float32[O], by search over `_FIT_FRACTIONS`.
+
+    Where training starts, and the strongest step there is without training (R. Banner et al., "Post Training 4-bit
+    Quantization", NeurIPS 2019, arXiv 1810.05723, searches clips in the same way). At 1 bit it is mean|w|.
+    """
+    rows_OX = weight_OX.reshape(len(weight_OX), -1)
+    if bits == 1:
+        return binary_step(weight_OX)
+    widest_O = np.maximum(np.abs(rows_OX).max(axis=1) / np.float32(max_code(bits)), MIN_STEP)
+    best_O, least_O = widest_O, np.full(len(rows_OX), np.inf)
+    for fraction in _FIT_FRACTIONS:
+        step_O = np.maximum(widest_O * np.float32(fraction), MIN_STEP)
+        restored_OX = quantize_weight(rows_OX, step_O, bits) * step_O[:, None]
+        error_O = np.square(restored_OX - rows_OX).sum(axis=1)
+        best_O = np.where(error_O < least_O, step_O, best_O)
+        least_O = np.minimum(error_O, least_O)
+    return best_O.astype(np.float32)

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from protocol.architecture import Architecture, Role, Tensors, resnet18
+from protocol.architecture import Architecture, Role, Tensors
 from protocol.messages import TYPES
+from protocol.networks import resnet18
 from protocol.precision import Precision
 from protocol.schema import Blob, Choice, Flag, Int, Kind, Real, Record, Sequence, Text
 
@@ -17,11 +18,11 @@ SMALL = resnet18(width=0.0625, input_shape=(1, 8, 8), classes=3)
 PRECISIONS = tuple(Precision.parse(name) for name in ("fp32", "W8A8", "W4A8", "W2A8", "W1A8"))
 
 
-def random_tensors(network: Architecture, precision: Precision, seed: int = 0, scale: float = 0.1) -> Tensors:
+def random_tensors(network: Architecture, *precisions: Precision, seed: int = 0, scale: float = 0.1) -> Tensors:
     """Normal values for every tensor, variances positive."""
     rng = np.random.default_rng(seed)
     tensors = {}
-    for spec in network.tensors(precision):
+    for spec in network.tensors(*precisions):
         values = rng.normal(scale=scale, size=spec.shape).astype(np.float32)
         tensors[spec.name] = np.abs(values) if spec.role is Role.VARIANCE else values
     return tensors

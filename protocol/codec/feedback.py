@@ -5,8 +5,8 @@ Schemes", ICML 2019, arXiv 1901.09847. With delta Δ, residual e and codec C:
 
     p = Δ + e        sent: C(p)        e' = p − C(p)
 
-Only weights have a residual; side tensors travel at 16 bits. The caller keeps e' aside until the aggregator's signed
-receipt says that C(p) counted, and forgets it otherwise.
+Only weights have a residual; side tensors travel at 8 or 16 bits. The caller keeps e' aside until the aggregator's
+signed receipt says that C(p) counted, and forgets it otherwise.
 """
 
 import numpy as np
@@ -14,7 +14,6 @@ import numpy as np
 from protocol.architecture import Role, Tensors
 from protocol.codec.payload import Header, decode, encode
 from protocol.codec.recipe import Recipe
-from protocol.precision import Precision
 
 
 def encode_with_feedback(
@@ -33,8 +32,7 @@ def encode_with_feedback(
     """
     if not Recipe.parse(header.recipe).feedback:
         return encode(header, tensors, rng), {}
-    specs = header.network.tensors(Precision.parse(header.precision))
-    weights = [spec.name for spec in specs if spec.role is Role.WEIGHT]
+    weights = [spec.name for spec in header.specs if spec.role is Role.WEIGHT]
     corrected = tensors | {name: tensors[name] + residual.get(name, np.float32(0)) for name in weights}
     payload = encode(header, corrected, rng)
     sent = decode(payload).tensors

@@ -1,9 +1,10 @@
 """One model's tensors as one run of bytes: an update on its way up, or global weights on their way down.
 
 Layout: `BF`, version byte 1, little-endian uint16 header length, msgpack header with integer keys, then the tensors
-in the order of `Architecture.tensors(precision)`, without names or lengths: shapes come from the table.
+in the order of `Architecture.tensors(*precisions)`, without names or lengths: shapes come from the table.
 
 Deltas carry new − base for every tensor but the moments; moments are absolute, as measured over `pictures` pictures.
+What calibration measured has the same form, without the shared tensors.
 """
 
 import struct
@@ -15,12 +16,12 @@ from typing import Final
 import msgpack
 import numpy as np
 
-from protocol import architecture as tables
+from protocol import networks
 from protocol.architecture import Architecture, Role, Tensors, TensorSpec
 from protocol.codec.base import TensorCodec
 from protocol.codec.recipe import Recipe
 from protocol.errors import LocalProtocolError, Malformed, RemoteProtocolError, Unsupported
-from protocol.precision import Float32, Precision
+from protocol.precision import Float32, Precision, join, parse_several
 from protocol.reader import Reader
 from protocol.schema import Choice, Int, Text, from_map, key, to_map, unpack_map
 
@@ -29,31 +30,48 @@ VERSION: Final = 1
 MAX_HEADER_BYTES: Final = 512
 """Four short strings and a few integers; no valid header comes near it."""
 MAX_PICTURES: Final = 1 << 32
+PRECISIONS: Final = Text(64)
+"""Room for `MAX_PROFILES` names of seven characters and what joins them."""
 MAX_MAGNITUDE: Final = 1e30
 """No tensor of a network that works comes near it, and every codec can represent it."""
 
 
 class Content(IntEnum):
-    """What the tensors are."""
+    """What the tensors are: a whole model, its changes, or only what a calibration measured (a few kilobytes)."""
 
     WEIGHTS = 0
     DELTA = 1
+    PROFILES = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a decoder must know before the first tensor."""
+    """What a decoder must know before the first tensor.
+
+    `precision` is one, or several joined by `+`: their profiles follow one another.
+    """
 
     architecture: str = key(1, Text(128))
     recipe: str = key(2, Text(64))
-    precision: str = key(3, Text(16))
+    precision: str = key(3, PRECISIONS)
     content: Content = key(4, Choice(Content))
     pictures: int = key(5, Int(0, MAX_PICTURES))
 
     @property
     def network(self) -> Architecture:
         """The table the spec names."""
-        return tables.parse(self.architecture)
+        return networks.parse(self.architecture)
+
+    @property
+    def precisions(self) -> tuple[Precision, ...]:
+        """The precisions whose profiles are there."""
+        return parse_several(self.precision)
+
+    @property
+    def specs(self) -> tuple[TensorSpec, ...]:
+        """The tensors that follow, in wire order."""
+        specs = self.network.tensors(*self.precisions)
+        return tuple(spec for spec in specs if spec.profile) if self.content is Content.PROFILES else specs
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +87,7 @@ def encode(header: Header, tensors: Tensors, rng: np.random.Generator) -> bytes:
 
     Args:
         header: names architecture, recipe, precision, content and the pictures behind the moments.
-        tensors: every tensor of `header.network.tensors(precision)`, finite float32 in its shape.
+        tensors: every tensor of `header.specs`, finite float32 in its shape.
         rng: for stochastic rounding.
 
     Raises:
@@ -117,7 +135,7 @@ def read_header(data: bytes | memoryview) -> tuple[Header, Reader]:
     if length > MAX_HEADER_BYTES:
         raise Malformed(f"header of {length} bytes: expected at most {MAX_HEADER_BYTES}")
     header = from_map(Header, unpack_map(bytes(reader.take(length, "header"))))
-    if str(Recipe.parse(header.recipe)) != header.recipe or str(Precision.parse(header.precision)) != header.precision:
+    if str(Recipe.parse(header.recipe)) != header.recipe or join(header.precisions) != header.precision:
         raise Malformed(f"header names {header.recipe!r} at {header.precision!r}: not canonical")
     if header.network.spec != header.architecture:
         raise Malformed(f"header names {header.architecture!r}: not canonical")
@@ -126,8 +144,8 @@ def read_header(data: bytes | memoryview) -> tuple[Header, Reader]:
 
 def _plan(header: Header) -> Iterator[tuple[TensorSpec, TensorCodec]]:
     """Which codec serves which tensor, in wire order."""
-    recipe, delta = Recipe.parse(header.recipe), header.content is Content.DELTA
-    for spec in header.network.tensors(Precision.parse(header.precision)):
+    recipe, delta = Recipe.parse(header.recipe), header.content is not Content.WEIGHTS
+    for spec in header.specs:
         yield spec, recipe.codec(spec.role, delta=delta)
 
 

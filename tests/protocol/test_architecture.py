@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from protocol.architecture import MOMENTS, PROFILE, Kind, Role, parse, resnet18
+from protocol.architecture import MOMENTS, PROFILE, Kind, Role
 from protocol.errors import Malformed, RemoteProtocolError, Unsupported
+from protocol.networks import parse, resnet18
 from protocol.precision import FP32, Precision
 
 W4A8, W1A8 = Precision.parse("W4A8"), Precision.parse("W1A8")
@@ -55,7 +56,7 @@ def test_a_spec_names_the_network_it_came_from(width: float) -> None:
     [
         ("", Malformed),
         ("resnet18", Malformed),
-        ("resnet18:width=1,stem=5x5,input=3x32x32,classes=10", Malformed),
+        ("resnet18:width=1,stem=5x5,input=3x32x32,classes=10", Unsupported),
         ("resnet18:width=1.0,stem=3x3,input=3x32x32,classes=10", Malformed),
         ("resnet18:width=1,stem=3x7,input=3x32x32,classes=10", Unsupported),
         ("resnet18:width=9,stem=3x3,input=3x32x32,classes=10", Unsupported),

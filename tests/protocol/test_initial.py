@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from strategies import PRECISIONS, SMALL
 
-from protocol.architecture import PROFILE, Role, Tensors, resnet18
+from protocol.architecture import PROFILE, Role, Tensors
 from protocol.initial import derive_profile, initial_tensors
-from protocol.precision import Precision, initial_step
+from protocol.networks import resnet18
+from protocol.precision import Precision, fitted_step
 
 
 def shared_of(tensors: Tensors, precision: Precision) -> Tensors:
@@ -46,7 +47,7 @@ def test_a_profile_takes_steps_from_weights_and_the_rest_from_its_neighbour() ->
     assert np.array_equal(derived["stem.conv.mean"], model["stem.conv.mean"])
     assert np.array_equal(derived["pool.activation_log_step"], model["pool.activation_log_step"])
     weight = "layer1.0.conv1"
-    expected = np.log(initial_step(shared[f"{weight}.{Role.WEIGHT}"], 4))
+    expected = np.log(fitted_step(shared[f"{weight}.{Role.WEIGHT}"], 4))
     assert np.array_equal(derived[f"{weight}.{Role.WEIGHT_LOG_STEP}"], expected)
     derived["stem.conv.mean"] += 1
     assert model["stem.conv.mean"][0] == 3
