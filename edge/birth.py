@@ -11,7 +11,7 @@ from edge.config import Config
 from edge.data import Dataset, load
 from edge.meters.base import Accuracy, Meter
 from edge.work import TRAINABLE, can_train
-from protocol import architecture as tables
+from protocol import networks
 from protocol.codec.recipe import recipes
 from protocol.messages import Birth, Cost
 
@@ -65,7 +65,7 @@ def load_pictures(config: Config, architecture: str) -> Dataset:
     assert config.data is not None
     if not architecture:
         return load(config.data, input_shape=_ANY_SHAPE, classes=config.classes)
-    network = tables.parse(architecture)
+    network = networks.parse(architecture)
     return load(config.data, input_shape=network.input_shape, classes=config.classes or network.classes)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge.files import write_atomic
-from protocol import architecture as tables
+from protocol import networks
 from protocol.architecture import Architecture
 from protocol.errors import ProtocolError
 from protocol.precision import Float32, Precision
@@ -69,12 +69,12 @@ class ModelSlot:
 
     def __post_init__(self) -> None:
         Precision.parse(self.precision)
-        tables.parse(self.architecture)
+        networks.parse(self.architecture)
 
     @property
     def network(self) -> Architecture:
         """The table of its network."""
-        return tables.parse(self.architecture)
+        return networks.parse(self.architecture)
 
 
 @dataclass(frozen=True, slots=True)

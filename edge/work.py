@@ -21,7 +21,7 @@ from edge.residual import Residuals
 from edge.trainer_process import TrainerProcess, TrainingRequest
 from edge.training.files import read_result, write_tensors
 from edge.training.task import Progress, TrainingResult, TrainingTask
-from protocol import architecture as tables
+from protocol import networks
 from protocol.chunks import DEFAULT_CHUNK_BYTES
 from protocol.codec.feedback import encode_with_feedback
 from protocol.codec.payload import Content, Header, decode
@@ -29,8 +29,10 @@ from protocol.codec.recipe import Recipe
 from protocol.energy import TRAINING_PASSES, training_energy_mj
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.messages import DeclineReason, Manifest, Offer
+from protocol.method import Method
+from protocol.precision import parse_several
 
-TRAINABLE: Final = ("fp32", "W8A8", "W4A8", "W2A8", "W1A8")
+TRAINABLE: Final = ("fp32", "W8A8", "W6A8", "W5A8", "W4A8", "W3A8", "W2A8", "W1A8", "W4A4", "W3A3", "W2A2", "W1A1")
 """Precisions that trainer and exporter both have."""
 PATIENCE: Final = 2.0
 """Training may take this many times what is left until the deadline: the aggregator extends rounds once."""
@@ -80,12 +82,14 @@ class Workshop:
     def check(self, offer: Offer) -> None:
         """Raise Refusal if the offer is beyond this device."""
         try:
-            tables.parse(offer.architecture)
+            networks.parse(offer.architecture)
             Recipe.parse(offer.recipe)
+            Method.parse(offer.method)
+            strangers = {str(precision) for precision in parse_several(offer.precision)}.difference(TRAINABLE)
         except RemoteProtocolError as error:
             raise Refusal(DeclineReason.UNSUPPORTED, str(error)) from error
-        if offer.precision not in TRAINABLE:
-            detail = f"precision {offer.precision!r}: this device trains {', '.join(TRAINABLE)}"
+        if strangers:
+            detail = f"precision {min(strangers)!r}: this device trains {', '.join(TRAINABLE)}"
             raise Refusal(DeclineReason.UNSUPPORTED, detail)
         if self.data is None:
             raise Refusal(DeclineReason.NO_DATA, "no pictures configured (data)")
@@ -133,8 +137,9 @@ class Workshop:
             learning_rate=offer.learning_rate,
             seed=_seed(offer, self.device, "training"),
             calibrate_steps=offer.calibrate_steps,
+            method=offer.method,
         )
-        classes = self.classes or tables.parse(offer.architecture).classes
+        classes = self.classes or networks.parse(offer.architecture).classes
         request = TrainingRequest(task, base, self.data, self.folder / "result.npz", classes)
         timeout_s = max(MIN_PATIENCE_S, PATIENCE * left_s)
         before_mj = self.meter.read_mj()
@@ -150,7 +155,8 @@ class Workshop:
             OutboxFull: no room.
         """
         report = trained.result.report
-        header = Header(offer.architecture, offer.recipe, offer.precision, Content.DELTA, report.samples)
+        content = Content.DELTA if offer.epochs else Content.PROFILES
+        header = Header(offer.architecture, offer.recipe, offer.precision, content, report.samples)
         residual = self.residuals.load(offer.architecture, offer.round)
         rng = np.random.default_rng(_seed(offer, self.device, "rounding"))
         try:
@@ -192,5 +198,5 @@ def _seed(offer: Offer, device: str, purpose: str) -> int:
 
 def _modelled_mj(offer: Offer, samples: int) -> float:
     """Energy of a task: its epochs, and one forward pass more that measures the moments."""
-    once_mj = training_energy_mj(tables.parse(offer.architecture), samples)
+    once_mj = training_energy_mj(networks.parse(offer.architecture), samples)
     return once_mj * (offer.epochs + 1 / TRAINING_PASSES)

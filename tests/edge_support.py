@@ -20,7 +20,7 @@ from aggregator import ports
 from aggregator.broker import BrokerUrl, open_broker
 from edge.runtime import ModelSlot
 from export.bundle import export_model
-from protocol import architecture
+from protocol import networks
 from protocol.chunks import Assembly
 from protocol.codec.payload import Content, Header, Payload, decode, encode
 from protocol.envelope import AGGREGATOR, Stamp, open_envelope, seal
@@ -32,7 +32,7 @@ from protocol.topics import Door, Topics
 
 HOST = "127.0.0.1"
 SPEC = "resnet18:width=0.0625,stem=3x3,input=1x32x32,classes=10"
-NETWORK = architecture.parse(SPEC)
+NETWORK = networks.parse(SPEC)
 TOPICS = Topics("test")
 DEVICE = "pi-1"
 PICTURES = np.random.default_rng(0).integers(0, 256, (4, 1, 32, 32), dtype=np.uint8)

@@ -33,7 +33,7 @@ class MomentPool:
     def __call__(self, layer: Layer, x: Tensor) -> Tensor:
         """Add the batch float32[N, C, H, W] to the sums and normalise it."""
         variance, mean = torch.var_mean(x, dim=(0, 2, 3), correction=0)
-        mean_C, variance_C = mean.double().numpy(), variance.double().numpy()
+        mean_C, variance_C = mean.double().cpu().numpy(), variance.double().cpu().numpy()
         count = x.numel() // x.shape[1]
         self._count[layer.name] += count
         self._sum_C[layer.name] += count * mean_C

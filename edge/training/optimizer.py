@@ -8,8 +8,8 @@ from typing import Any, Final
 
 import torch
 
-from edge.training.network import Network
-from protocol.architecture import PROFILE, Role
+from edge.training.model import Model
+from protocol.architecture import LOG_STEPS, PROFILE, Role, TensorSpec
 
 MOMENTUM: Final = 0.9
 WEIGHT_DECAY: Final = 5e-4
@@ -17,7 +17,7 @@ STEP_RATE: Final = 0.1
 """Of the learning rate, for log steps: a step that jumps changes every code of its channel or group at once."""
 
 
-def optimizer_for(network: Network, learning_rate: float) -> torch.optim.Optimizer:
+def optimizer_for(model: Model, learning_rate: float) -> torch.optim.Optimizer:
     """A fresh optimizer over everything that is trained.
 
     Weight decay is for quantized and plain weights only. Gains, offsets and steps need none, and a 1-bit latent has
@@ -28,13 +28,16 @@ def optimizer_for(network: Network, learning_rate: float) -> torch.optim.Optimiz
         {"params": []},
         {"params": [], "lr": learning_rate * STEP_RATE},
     ]
-    for spec in network.specs:
-        value = network.values[spec.name]
-        if not value.requires_grad:
-            continue
-        if spec.role in PROFILE:
-            group = groups[2]
-        else:
-            group = groups[0] if spec.role is Role.WEIGHT and network.weight_bits(spec.owner) > 1 else groups[1]
-        group["params"].append(value)
+    for spec in model.specs:
+        value = model.values[spec.name]
+        if value.requires_grad:
+            groups[_group_of(model, spec)]["params"].append(value)
     return torch.optim.SGD([g for g in groups if g["params"]], lr=learning_rate, momentum=MOMENTUM, nesterov=True)
+
+
+def _group_of(model: Model, spec: TensorSpec) -> int:
+    if spec.role in PROFILE | LOG_STEPS:
+        return 2
+    if spec.role is not Role.WEIGHT:
+        return 1
+    return 1 if any(network.weight_bits(spec.owner) == 1 for network in model.networks.values()) else 0

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from protocol.architecture import Tensors
+from protocol.method import DEFAULT_METHOD
 
 
 class TrainerError(Exception):
@@ -15,13 +16,16 @@ class TrainingTask:
 
     Attributes:
         architecture: spec string of the network.
-        precision: `fp32` or `WxAy`.
-        epochs: passes over the local pictures; 0 measures moments only.
+        precision: `fp32` or `WxAy`, or several joined by `+`.
+        epochs: passes over the local pictures; 0 only measures.
         batch: pictures per step.
         learning_rate: of the weights, for every step of this task.
         seed: of order and augmentation; the same task, base and pictures give the same bits.
         calibrate_steps: whether to set activation steps from the first batches, for a fresh model.
         held_out: fraction of the pictures of each class kept from training to judge the result.
+        method: how to train (`protocol.method`).
+        moment_pictures: how many pictures moments are measured over; None for all, 0 to leave the base's.
+        augment: whether pictures are shifted by a few pixels, which helps where there are few of them.
     """
 
     architecture: str
@@ -32,6 +36,9 @@ class TrainingTask:
     seed: int
     calibrate_steps: bool = False
     held_out: float = 0.1
+    method: str = DEFAULT_METHOD
+    moment_pictures: int | None = None
+    augment: bool = True
 
     def __post_init__(self) -> None:
         bounds = {

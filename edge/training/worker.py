@@ -31,7 +31,7 @@ from edge.training.files import read_tensors, write_result
 from edge.training.limits import apply_limits
 from edge.training.task import Progress, TrainerError, TrainingTask
 from edge.training.trainer import train
-from protocol import architecture as tables
+from protocol import networks
 from protocol.errors import ProtocolError
 
 Say = Callable[[dict[str, Any]], None]
@@ -84,7 +84,7 @@ def _serve(request: dict[str, Any], say: Say) -> dict[str, Any]:
     classes = request["classes"]
     dataset = load(
         Path(request["data"]),
-        input_shape=tables.parse(task.architecture).input_shape,
+        input_shape=networks.parse(task.architecture).input_shape,
         classes=tuple(classes) if isinstance(classes, list) else classes,
     )
     base = read_tensors(Path(request["base"]))

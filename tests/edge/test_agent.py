@@ -271,7 +271,7 @@ def test_a_task_from_before_a_restart_is_dropped_when_its_round_is_over(device: 
     ("changes", "reason"),
     [
         ({"architecture": "vgg:width=1"}, DeclineReason.UNSUPPORTED),
-        ({"precision": "W3A8"}, DeclineReason.UNSUPPORTED),
+        ({"precision": "W7A8"}, DeclineReason.UNSUPPORTED),
         ({"recipe": "zip"}, DeclineReason.UNSUPPORTED),
         ({"base": bytes(32)}, DeclineReason.DOWNLOAD_FAILED),
         ({"architecture": SPEC.replace("0.0625", "0.125")}, DeclineReason.UNSUPPORTED),

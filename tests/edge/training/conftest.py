@@ -7,7 +7,8 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from edge.data import Dataset
-from protocol.architecture import Architecture, resnet18
+from protocol.architecture import Architecture
+from protocol.networks import resnet18
 
 
 @pytest.fixture(autouse=True)

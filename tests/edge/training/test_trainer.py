@@ -7,7 +7,7 @@ import pytest
 
 from edge.data import Dataset
 from edge.training.augment import MAX_SHIFT, shifted
-from edge.training.network import Network
+from edge.training.model import Model
 from edge.training.optimizer import optimizer_for
 from edge.training.task import Progress, TrainerError, TrainingResult, TrainingTask
 from edge.training.trainer import train
@@ -92,7 +92,7 @@ def test_no_epochs_measure_moments_and_change_nothing_else(network: Architecture
 def test_calibration_moves_the_activation_steps_of_a_fresh_model(network: Architecture, digits: Dataset) -> None:
     calibrated = run(network, "W8A8", digits, epochs=0)
     untouched = run(network, "W8A8", digits, epochs=0, calibrate_steps=False)
-    for scale in network.scales:
+    for scale in network.at(Precision(8, 8)).scales:
         name = f"{scale}.{Role.ACTIVATION_LOG_STEP}"
         assert calibrated.tensors[name].all()
         assert not untouched.tensors[name].any()
@@ -141,7 +141,7 @@ def test_a_task_out_of_bounds_is_refused_by_field_and_value(network: Architectur
 
 
 def test_binary_latents_steps_and_normalisation_do_not_decay(network: Architecture) -> None:
-    model = Network(network, Precision.parse("W1A8"), base_for(network, "W1A8"))
+    model = Model(network, (Precision.parse("W1A8"),), base_for(network, "W1A8"))
     decayed = {id(v) for g in optimizer_for(model, 0.1).param_groups if g["weight_decay"] for v in g["params"]}
     names = {name for name, value in model.values.items() if id(value) in decayed}
     assert names == {"stem.conv.weight", "classifier.weight"}

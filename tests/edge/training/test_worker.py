@@ -18,8 +18,9 @@ from edge.trainer_process import TrainerLimits, TrainerProcess, TrainingRequest
 from edge.training.files import read_result, read_tensors, write_result, write_tensors
 from edge.training.task import Progress, Report, TrainerError, TrainingResult, TrainingTask
 from edge.training.trainer import train
-from protocol.architecture import Architecture, resnet18
+from protocol.architecture import Architecture
 from protocol.initial import initial_tensors
+from protocol.networks import resnet18
 from protocol.precision import Precision
 
 TIMEOUT_S = 120.0
