@@ -80,7 +80,7 @@ def export_model(
 
     Args:
         architecture: the network's table.
-        precision: fp32 or W1A8 to W8A8.
+        precision: fp32, or W1 to W8 with A1, A2, A3, A4 or A8.
         tensors: those of `architecture.tensors(precision)`.
         pictures_NCHW: uint8[N, C, H, W] to check on, at least one.
         labels_N: their classes, for the accuracy.
@@ -110,12 +110,13 @@ def _facts(architecture: Architecture, precision: Precision, report: Report, acc
         "precision": str(precision),
         "pictures_checked": str(report.pictures),
         "bit_equal": str(report.bit_equal).lower(),
-        "version": _version(),
+        "version": installed_version(),
     }
     return facts if accuracy is None else facts | {"accuracy": f"{accuracy:.6f}"}
 
 
-def _version() -> str:
+def installed_version() -> str:
+    """Of this distribution, for metadata."""
     try:
         return version("bitfleet")
     except PackageNotFoundError:

@@ -1,28 +1,28 @@
-"""`bitfleet-export`: turn weights into a verified ONNX model, check one again, look inside one."""
+"""`bitfleet-export`: turn weights into a verified ONNX model or a nested file, check one again, look inside one."""
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated
 
 import typer
 from rich import box
 from rich.console import Console
-from rich.table import Column, Table
+from rich.table import Table
 
 from export.bundle import MODEL_FILE, export_model, read_bundle, write_bundle
 from export.check import check as check_model
+from export.console import JsonOption, PicturesOption, WeightsOption, about, show
 from export.describe import Description, describe, identify
 from export.errors import ExportError
 from export.files import write_together
-from export.pictures import Pictures, load_pictures, synthetic
-from export.weights import Weights, load_weights
+from export.nested_commands import cut, nested
+from export.pictures import chosen
+from export.weights import load_weights
 from export.writer import parse
 from protocol.errors import ProtocolError
-from protocol.precision import Precision
+from protocol.precision import Precision, join
 from protocol.signing import SigningKey, VerifyKey
 
 app = typer.Typer(
@@ -33,19 +33,6 @@ app = typer.Typer(
     epilog="Start with: bitfleet-export model --weights weights.bf --precision W4A8 --out model.onnx",
 )
 
-WeightsOption = Annotated[
-    Path, typer.Option("--weights", help="Weights, as 'bitfleet-aggregator models --download' writes them.")
-]
-PicturesOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--pictures",
-        help="Pictures to check on: an .npz file (pictures uint8 NCHW, perhaps labels) or a folder of class folders. "
-        "Without it, made-up pictures.",
-    ),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
-
 
 @app.command()
 def model(
@@ -55,7 +42,8 @@ def model(
         Path, typer.Option("--out", help="A file that ends in .onnx, or a folder for model, manifest and signature.")
     ],
     precision: Annotated[
-        str | None, typer.Option("--precision", help="fp32 or W1A8 to W8A8; the file's own if not given.")
+        str | None,
+        typer.Option("--precision", help="fp32, or W1 to W8 with A1, A2, A3, A4 or A8; the file's first if not given."),
     ] = None,
     pictures: PicturesOption = None,
     key: Annotated[
@@ -73,8 +61,8 @@ def model(
 
         bitfleet-export model --weights weights.bf --out bundle/ --key aggregator.key
 
-    A precision other than the file's own means post-training quantization: it works, but loses what training at that
-    precision would have kept.
+    A precision that the file was not trained at means post-training quantization: it works for weights, but loses what
+    training at that precision would have kept. Activations keep the bits they were trained at.
     """
     loaded = load_weights(weights)
     target = Precision.parse(precision) if precision else loaded.precision
@@ -83,27 +71,27 @@ def model(
         raise ExportError(
             f"--out {out} is a folder and its manifest is signed: give --key, or a name that ends in .onnx"
         )
-    shown = _pictures(pictures, loaded)
+    shown = chosen(pictures, loaded.architecture)
     made = export_model(
         loaded.architecture,
         target,
         loaded.at(target),
         pictures_NCHW=shown.pictures_NCHW,
         labels_N=shown.labels_N,
-        metadata={"moments": str(loaded.precision), "checked_on": "synthetic" if pictures is None else "real"},
+        metadata={"moments": str(loaded.lender(target)), "checked_on": "synthetic" if pictures is None else "real"},
     )
     if is_file:
         out.parent.mkdir(parents=True, exist_ok=True)
         write_together({out: made.model})
     elif key is not None:
         write_bundle(out, made, _signing_key(key).sign)
-    _show(
+    show(
         {
             "file": str(out if is_file else out / MODEL_FILE),
             "bytes": len(made.model),
             "sha256": made.digest,
             "precision": str(target),
-            "weights_trained_at": str(loaded.precision),
+            "weights_trained_at": join(loaded.precisions),
             "pictures": shown.source,
             "pictures_checked": made.report.pictures,
             "bit_equal": made.report.bit_equal,
@@ -134,14 +122,14 @@ def check(
         bitfleet-export check bundle/ --weights weights.bf --public-key 3b6a…29 --pictures test.npz
     """
     data = _read_model(path, public_key)
-    with _about(path):
+    with about(path):
         architecture, precision, _ = identify(parse(data))
     loaded = load_weights(weights)
     if loaded.architecture.spec != architecture.spec:
         raise ExportError(f"{weights} is for {loaded.architecture.spec}: {path} expects {architecture.spec}")
-    shown = _pictures(pictures, loaded)
+    shown = chosen(pictures, loaded.architecture)
     report = check_model(data, architecture, precision, loaded.at(precision), shown.pictures_NCHW)
-    _show(
+    show(
         {
             "file": str(path),
             "precision": str(precision),
@@ -167,7 +155,7 @@ def inspect(
 
         bitfleet-export inspect model.onnx --json | jq .file_bytes
     """
-    with _about(path):
+    with about(path):
         description = describe((path / MODEL_FILE if path.is_dir() else path).read_bytes())
     if as_json:
         typer.echo(json.dumps(asdict(description), indent=1))
@@ -175,7 +163,11 @@ def inspect(
     console = Console()
     console.print(_layer_table(description))
     console.print(f"the file has {description.file_bytes:,} bytes and says:")
-    _show(dict(description.metadata), as_json=False)
+    show(dict(description.metadata), as_json=False)
+
+
+app.command()(nested)
+app.command("slice")(cut)
 
 
 def _layer_table(description: Description) -> Table:
@@ -184,48 +176,21 @@ def _layer_table(description: Description) -> Table:
     table.add_column("layer", "all", no_wrap=True)
     table.add_column("kind")
     table.add_column("weight")
-    table.add_column("bits", justify="right")
+    table.add_column("weight bits", justify="right")
+    table.add_column("stored bits", justify="right")
     table.add_column("bytes", f"{sum(row.stored_bytes for row in rows):,}", justify="right")
     table.add_column("M mult-adds", _millions(description.multiply_adds), justify="right")
     table.add_column("M BOPs", _millions(description.bops), justify="right")
     for row in rows:
         shape = "×".join(map(str, row.weight_shape or ()))
-        bits, stored = str(row.weight_bits or ""), f"{row.stored_bytes:,}" if row.stored_bytes else ""
-        table.add_row(row.name, row.kind, shape, bits, stored, _millions(row.multiply_adds), _millions(row.bops))
+        bits = (str(row.weight_bits or ""), str(row.activation_bits or ""))
+        stored = f"{row.stored_bytes:,}" if row.stored_bytes else ""
+        table.add_row(row.name, row.kind, shape, *bits, stored, _millions(row.multiply_adds), _millions(row.bops))
     return table
 
 
 def _millions(count: int) -> str:
     return f"{count / 1e6:,.2f}" if count else ""
-
-
-_FLOATS: Final = {"largest_difference": "{:g}", "accuracy": "{:.2%}"}
-
-
-def _show(facts: dict[str, Any], *, as_json: bool) -> None:
-    """Facts as JSON for a script or as two columns for a person; unknown ones are left out for the person."""
-    if as_json:
-        typer.echo(json.dumps(facts, indent=1))
-        return
-    table = Table("name", Column("value", overflow="fold"), show_header=False, box=None)
-    for name, value in facts.items():
-        if value is not None:
-            text = _FLOATS[name].format(value) if name in _FLOATS and isinstance(value, float) else str(value)
-            table.add_row(name.replace("_", " "), text)
-    Console().print(table)
-
-
-@contextmanager
-def _about(path: Path) -> Iterator[None]:
-    """Name the file in what is said about its content."""
-    try:
-        yield
-    except ExportError as error:
-        raise ExportError(f"{path}: {error}") from error
-
-
-def _pictures(source: Path | None, weights: Weights) -> Pictures:
-    return synthetic(weights.architecture) if source is None else load_pictures(source, weights.architecture)
 
 
 def _read_model(path: Path, public_key: str | None) -> bytes:

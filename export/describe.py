@@ -8,23 +8,33 @@ from onnx import ModelProto
 from export.errors import ExportError
 from export.passes.attach_metadata import read_metadata
 from export.writer import parse
-from protocol import architecture as tables
+from protocol import networks
 from protocol.architecture import Architecture, Layer, Shape
+from protocol.energy import bops, layer_bops
 from protocol.errors import RemoteProtocolError
 from protocol.precision import Precision
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One layer. `stored_bytes` is what its constants take in the file.
+    """One layer.
 
-    BOPs count bit operations, multiply-adds × bits of a weight × bits of an activation read.
+    Attributes:
+        name: of the layer.
+        kind: what it does.
+        weight_shape: of its weight, if it has one.
+        weight_bits: of its weight.
+        activation_bits: of what it stores, None for logits.
+        stored_bytes: what its constants take in the file.
+        multiply_adds: for one picture.
+        bops: bit operations, as `protocol.energy.bops` counts them.
     """
 
     name: str
     kind: str
     weight_shape: Shape | None
     weight_bits: int | None
+    activation_bits: int | None
     stored_bytes: int
     multiply_adds: int
     bops: int
@@ -49,10 +59,10 @@ def describe(model: bytes) -> Description:
     """
     proto = parse(model)
     architecture, precision, metadata = identify(proto)
-    rows = tuple(_row(architecture, layer, precision, proto) for layer in architecture.layers)
-    return Description(
-        rows, len(model), sum(row.multiply_adds for row in rows), sum(row.bops for row in rows), metadata
-    )
+    table = architecture.at(precision)
+    rows = tuple(_row(table, layer, precision, proto) for layer in table.layers)
+    multiply_adds = sum(row.multiply_adds for row in rows)
+    return Description(rows, len(model), multiply_adds, bops(architecture, precision), metadata)
 
 
 def identify(model: ModelProto) -> tuple[Architecture, Precision, dict[str, str]]:
@@ -63,7 +73,7 @@ def identify(model: ModelProto) -> tuple[Architecture, Precision, dict[str, str]
     """
     metadata = read_metadata(model)
     try:
-        return tables.parse(metadata["architecture"]), Precision.parse(metadata["precision"]), metadata
+        return networks.parse(metadata["architecture"]), Precision.parse(metadata["precision"]), metadata
     except KeyError as error:
         raise ExportError(
             f"the model has no bitfleet metadata ({error} is missing): expected an exported file"
@@ -72,12 +82,17 @@ def identify(model: ModelProto) -> tuple[Architecture, Precision, dict[str, str]
         raise ExportError(f"the model's metadata: {error}") from error
 
 
-def _row(architecture: Architecture, layer: Layer, precision: Precision, model: ModelProto) -> Row:
+def _row(rows: Architecture, layer: Layer, precision: Precision, model: ModelProto) -> Row:
     constants = (item for item in model.graph.initializer if item.name.startswith(f"{layer.name}."))
     stored_bytes = sum(len(item.raw_data) for item in constants)
-    if layer.weight_shape is None:
-        return Row(layer.name, str(layer.kind), None, None, stored_bytes, 0, 0)
-    weight_bits = precision.bits_of(pinned=layer.pinned)
-    activation_bits = architecture.activation_bits(architecture.scale_of(layer.inputs[0]), precision)
-    bops = layer.multiply_adds * weight_bits * activation_bits
-    return Row(layer.name, str(layer.kind), layer.weight_shape, weight_bits, stored_bytes, layer.multiply_adds, bops)
+    weight_bits = None if layer.weight_shape is None else precision.bits_of(pinned=layer.pinned)
+    return Row(
+        name=layer.name,
+        kind=str(layer.kind),
+        weight_shape=layer.weight_shape,
+        weight_bits=weight_bits,
+        activation_bits=rows.activation_bits(layer.scale, precision) if layer.scale else None,
+        stored_bytes=stored_bytes,
+        multiply_adds=layer.multiply_adds,
+        bops=layer_bops(rows, layer, precision),
+    )

@@ -34,6 +34,15 @@ class Pictures:
     source: str
 
 
+def chosen(source: Path | None, architecture: Architecture) -> Pictures:
+    """Those of `load_pictures`, or made-up ones without a source.
+
+    Raises:
+        ExportError: nothing in there fits.
+    """
+    return synthetic(architecture) if source is None else load_pictures(source, architecture)
+
+
 def synthetic(architecture: Architecture) -> Pictures:
     """Made-up pictures, always the same: blocks of 4×4 pixels under noise, so that filters have edges to find."""
     rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""Weights files: the wire's own payload (`protocol.codec.payload`), for export at its own or another precision."""
+"""Weights files: the wire's own payload (`protocol.codec.payload`), for export at its own precisions or another."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,37 +9,61 @@ from protocol.architecture import PROFILE, Architecture, Tensors
 from protocol.codec import payload
 from protocol.errors import RemoteProtocolError
 from protocol.initial import derive_profile
-from protocol.precision import Precision
+from protocol.precision import Precision, join
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """A model's tensors, the precision whose profile they carry, and the network they belong to."""
+    """A model's tensors under the names of `architecture.tensors(*precisions)`: shared ones and a profile each."""
 
     architecture: Architecture
-    precision: Precision
+    precisions: tuple[Precision, ...]
     tensors: Tensors
 
-    def at(self, precision: Precision) -> Tensors:
-        """The tensors for export at `precision`.
+    @property
+    def precision(self) -> Precision:
+        """The precision that is exported when none is asked for."""
+        return self.precisions[0]
 
-        At another precision than the file's own this is post-training quantization: moments and activation steps are
-        the file's, weight steps follow from the weights instead of having been learned.
+    def at(self, precision: Precision) -> Tensors:
+        """The tensors for export at `precision`, under their plain names.
+
+        At a precision whose profile the file lacks this is post-training quantization: moments and activation steps
+        are lent by `lender`, weight steps follow from the weights instead of having been learned.
 
         Raises:
-            ExportError: the file is fp32 and has no activation steps to lend.
+            ExportError: the exporter does not write this precision, or no profile can lend to it.
         """
-        require_supported(precision)
-        if precision == self.precision:
-            return self.tensors
-        if self.precision.is_float:
-            raise ExportError(f"weights are fp32 and hold no activation steps: expected a {precision} or WxA8 file")
-        shared = {
-            spec.name: self.tensors[spec.name]
-            for spec in self.architecture.tensors(precision)
-            if spec.role not in PROFILE
-        }
-        return shared | derive_profile(self.architecture, precision, shared, self.tensors)
+        require_supported(precision, nested=self.architecture.nested)
+        lender = self.lender(precision)
+        specs = self.architecture.tensors(*self.precisions)
+        known = {spec.plain_name: self.tensors[spec.name] for spec in specs if spec.profile in {"", str(lender)}}
+        if lender == precision:
+            return known
+        wanted = self.architecture.tensors(precision)
+        shared = {spec.name: known[spec.name] for spec in wanted if spec.role not in PROFILE}
+        return shared | derive_profile(self.architecture, precision, shared, known)
+
+    def lender(self, precision: Precision) -> Precision:
+        """Whose profile serves `precision`: its own, else the nearest width with equal activations, the wider of two.
+
+        fp32 needs no activation steps and borrows from any.
+
+        Raises:
+            ExportError: the file holds no steps for activations of that many bits.
+        """
+        bits = precision.activation_bits
+        lenders = [item for item in self.precisions if precision.is_float or item.activation_bits == bits]
+        if not lenders:
+            held = join(self.precisions)
+            raise ExportError(
+                f"weights are {held} and hold no steps of {bits}-bit activations: expected a WxA{bits} file"
+            )
+
+        def distance(item: Precision) -> tuple[bool, int, int]:
+            return item != precision, abs(item.weight_bits - precision.weight_bits), -item.weight_bits
+
+        return min(lenders, key=distance)
 
 
 def load_weights(path: Path) -> Weights:
@@ -55,4 +79,4 @@ def load_weights(path: Path) -> Weights:
         raise ExportError(f"{path} is no weights file: {error}") from error
     if content.header.content is not payload.Content.WEIGHTS:
         raise ExportError(f"{path} holds an update's differences: expected the weights of a whole model")
-    return Weights(content.header.network, Precision.parse(content.header.precision), content.tensors)
+    return Weights(content.header.network, content.header.precisions, content.tensors)

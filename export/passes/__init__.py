@@ -1,6 +1,6 @@
 """The chain of passes, in the order in which they run.
 
-    float     build → fold_float → float_arithmetic → attach_metadata
+    float     build → float_weights → fold_float → float_arithmetic → attach_metadata
     integer   build → quantize_weights → fold_integer → integer_arithmetic → pack_weights → attach_metadata
 
 Passes over numbers check what they read and what they made; after each pass over an ONNX model onnx's own checker
@@ -14,7 +14,7 @@ from export.passes.float_arithmetic import float_arithmetic
 from export.passes.fold_normalisation import fold_float, fold_integer
 from export.passes.integer_arithmetic import integer_arithmetic
 from export.passes.pack_weights import pack_weights
-from export.passes.quantize_weights import quantize_weights
+from export.passes.quantize_weights import float_weights, quantize_weights
 from export.writer import check_valid
 from protocol.architecture import Architecture, Tensors
 from protocol.precision import Precision
@@ -26,7 +26,7 @@ def float_numbers(architecture: Architecture, precision: Precision, tensors: Ten
     Raises:
         ExportError: the tensors are not such a network's.
     """
-    return fold_float(build(architecture, precision, tensors))
+    return fold_float(float_weights(build(architecture, precision, tensors), tensors))
 
 
 def integer_numbers(architecture: Architecture, precision: Precision, tensors: Tensors) -> Graph[FoldedInteger]:
@@ -35,7 +35,7 @@ def integer_numbers(architecture: Architecture, precision: Precision, tensors: T
     Raises:
         ExportError: the tensors are not such a network's.
     """
-    return fold_integer(quantize_weights(build(architecture, precision, tensors)))
+    return fold_integer(quantize_weights(build(architecture, precision, tensors), tensors))
 
 
 def to_onnx(architecture: Architecture, precision: Precision, tensors: Tensors) -> ModelProto:
@@ -46,9 +46,19 @@ def to_onnx(architecture: Architecture, precision: Precision, tensors: Tensors) 
     """
     if precision.is_float:
         model = float_arithmetic(float_numbers(architecture, precision, tensors))
-    else:
-        model = integer_arithmetic(integer_numbers(architecture, precision, tensors))
         check_valid(model)
-        model = pack_weights(model, architecture, precision)
+        return model
+    return integer_model(integer_numbers(architecture, precision, tensors))
+
+
+def integer_model(graph: Graph[FoldedInteger]) -> ModelProto:
+    """The second half of the chain, for numbers from wherever: a direct export or a nested file.
+
+    Raises:
+        ExportError: a pass broke the model.
+    """
+    model = integer_arithmetic(graph)
+    check_valid(model)
+    model = pack_weights(model, graph.architecture, graph.precision)
     check_valid(model)
     return model

@@ -7,11 +7,16 @@ import numpy.typing as npt
 import pytest
 from sklearn.datasets import load_digits
 
-from protocol.architecture import INPUT, Architecture, Kind, Layer, Role, Tensors, resnet18
+from protocol.architecture import INPUT, LOG_STEPS, Architecture, Kind, Layer, Role, Tensors
 from protocol.initial import initial_tensors
-from protocol.precision import Precision
+from protocol.networks import resnet18
+from protocol.precision import Precision, activation_range
 
 MakeTensors = Callable[[Architecture, Precision], Tensors]
+
+
+REACH = 0.6
+"""Of narrow activations: the first steps of training reach far out, and few values here would leave 0."""
 
 
 def uncomfortable(architecture: Architecture, precision: Precision) -> Tensors:
@@ -25,13 +30,20 @@ def uncomfortable(architecture: Architecture, precision: Precision) -> Tensors:
             case Role.GAMMA:
                 values[:] = rng.normal(0.8, 0.2, spec.shape) * rng.choice([1, -1], spec.shape, p=[0.8, 0.2])
                 values[1] = 0
-            case Role.BETA | Role.MEAN:
+            case Role.BETA | Role.MEAN | Role.SHIFT_IN | Role.SHIFT_OUT:
                 values[:] = rng.normal(0, 0.2, spec.shape)
+            case Role.SLOPE:
+                values[:] = rng.normal(0.25, 0.3, spec.shape)
+            case Role.ACTIVATION_OFFSET:
+                values[:] = rng.normal(0, 0.4, spec.shape) - (precision.activation_bits > 1)
             case Role.VARIANCE:
                 values[:] = rng.uniform(0.5, 2, spec.shape)
             case Role.BIAS:
                 values[:] = rng.normal(0, 1, spec.shape)
-            case Role.WEIGHT_LOG_STEP | Role.ACTIVATION_LOG_STEP:
+            case Role.ACTIVATION_LOG_STEP if architecture.activation_bits(spec.owner, precision) < 8:
+                _, top = activation_range(precision.activation_bits, signed=False)
+                values[:] = np.log(REACH / top) + rng.normal(0, 0.1, spec.shape)
+            case _ if spec.role in LOG_STEPS:
                 values += rng.normal(0, 0.1, spec.shape).astype(np.float32)
     return tensors
 
@@ -60,7 +72,8 @@ def one_convolution() -> Callable[..., Architecture]:
     """A network of one convolution, for tests that look at its numbers."""
 
     def make(*, channels: int = 4, relu: bool = True, pinned: bool = True) -> Architecture:
-        layer = Layer("conv", Kind.CONV, (INPUT,), (2, 6, 6), (channels, 6, 6), 3, 1, 1, True, relu, "out", pinned)
+        shapes = ((2, 6, 6), (channels, 6, 6))
+        layer = Layer("conv", Kind.CONV, (INPUT,), *shapes, 3, 1, 1, norm=True, relu=relu, scale="out", pinned=pinned)
         return Architecture("one", (2, 6, 6), channels, (layer,))
 
     return make

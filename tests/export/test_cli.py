@@ -12,8 +12,9 @@ from PIL import Image
 from export.cli import main
 from export.passes import to_onnx
 from export.writer import serialize
-from protocol.architecture import Architecture, Tensors, resnet18
+from protocol.architecture import Architecture, Tensors
 from protocol.codec.payload import Content, Header, encode
+from protocol.networks import cnn4, resnet18
 from protocol.precision import FP32, Precision
 from protocol.signing import SigningKey
 
@@ -62,7 +63,7 @@ def test_without_arguments_the_help_teaches(run: Run) -> None:
     assert "bitfleet-export model --weights weights.bf" in " ".join((out + err).split())
 
 
-@pytest.mark.parametrize("command", ["model", "check", "inspect"])
+@pytest.mark.parametrize("command", ["model", "check", "inspect", "nested", "slice"])
 def test_every_command_shows_an_example(run: Run, command: str) -> None:
     code, out, _ = run(command, "--help")
     assert code == 0
@@ -155,7 +156,13 @@ def test_bad_input_is_one_clear_line(run: Run, weights: Write, npz: Path, tmp_pa
         (("model", "--weights", tmp_path / "short.bf", "--out", out), "short.bf is no weights file"),
         (("model", "--weights", tmp_path / "no.bf", "--out", out), "no.bf: No such file or directory"),
         (("model", "--weights", good, "--out", tmp_path / "folder"), "give --key, or a name that ends in .onnx"),
-        ((*model, "--precision", "W4A4"), "precision W4A4: the exporter writes fp32 and W1A8 to W8A8"),
+        (
+            (*model, "--precision", "W4A4"),
+            "hold no steps of 4-bit activations: expected a WxA4 file",
+        ),
+        ((*model, "--precision", "W16A8"), "precision W16A8: the exporter writes fp32 and W1 to W8 with A1, A2"),
+        (("slice", tmp_path / "text", "--precision", "W8A8", "--out", out), "text: not a nested model: magic 68656c"),
+        (("nested", "--weights", good, "--out", out), "expected one with codes=nested"),
         ((*model, "--precision", "tiny"), "precision 'tiny': expected fp32 or WxAy"),
         ((*model, "--pictures", tmp_path / "no"), "no: no such file or folder"),
         ((*model, "--pictures", tmp_path / "text"), "text is no .npz file of arrays"),
@@ -192,7 +199,7 @@ def test_an_update_is_no_model(run: Run, weights: Write, tmp_path: Path) -> None
 def test_float_weights_cannot_lend_activation_steps(run: Run, weights: Write, tmp_path: Path) -> None:
     code, _, err = run("model", "--weights", weights(FP32), "--precision", "W8A8", "--out", tmp_path / "a.onnx")
     assert code == 1
-    assert "weights are fp32 and hold no activation steps" in err
+    assert "weights are fp32 and hold no steps of 8-bit activations" in err
 
 
 def test_weights_that_are_not_finite_are_refused(run: Run, weights: Write, tmp_path: Path) -> None:
@@ -216,3 +223,39 @@ def test_a_model_of_another_network_is_refused(
     assert code == 1
     assert "classes=7" in err
     assert "classes=10" in err
+
+
+def test_one_nested_file_serves_every_precision_of_a_file_with_several(
+    run: Run, make_tensors: MakeTensors, npz: Path, tmp_path: Path
+) -> None:
+    network = cnn4(width=0.25, input_shape=(1, 32, 32), nested=True)
+    weights, out, sliced = tmp_path / "several.bf", tmp_path / "model.bfn", tmp_path / "w2.onnx"
+    header = Header(network.spec, "fp32", "W8A8+W2A2", Content.WEIGHTS, 100)
+    tensors = several(network, make_tensors)
+    weights.write_bytes(encode(header, tensors, np.random.default_rng(0)))
+    code, text, _ = run("nested", "--weights", weights, "--out", out, "--pictures", npz, "--json")
+    made = json.loads(text)
+    assert code == 0
+    assert made["bytes"] == out.stat().st_size
+    assert list(made["precisions"]) == ["W8A8", "W2A2"]
+    assert all(part["bit_equal"] for part in made["precisions"].values())
+    code, text, _ = run("slice", out, "--precision", "W2A2", "--out", sliced, "--json")
+    assert code == 0
+    assert json.loads(text)["file_serves"] == "W8A8+W2A2"
+    code, text, _ = run("check", sliced, "--weights", weights, "--pictures", npz, "--json")
+    assert (code, json.loads(text)["bit_equal"]) == (0, True)
+    code, text, _ = run("nested", "--weights", weights, "--out", out, "--precisions", "W8A8+W4A8")
+    assert code == 0
+    assert "W4A8" in text
+    code, _, err = run("slice", out, "--precision", "W2A2", "--out", sliced)
+    assert code == 1
+    assert "precision W2A2: the nested model holds W8A8+W4A8" in err
+
+
+def several(network: Architecture, make_tensors: MakeTensors) -> Tensors:
+    """One model with the profiles of W8A8 and W2A2."""
+    wide, narrow = make_tensors(network, W8A8), make_tensors(network, Precision(2, 2))
+    return {
+        spec.name: (narrow if spec.profile == "W2A2" else wide)[spec.plain_name]
+        for spec in network.tensors(W8A8, Precision(2, 2))
+    }

@@ -7,44 +7,58 @@ import numpy as np
 import pytest
 
 from export.errors import ExportError
-from export.graph import build
-from protocol.architecture import INPUT, Architecture, Tensors
-from protocol.precision import FP32, Precision, binary_step
+from export.graph import BatchNorm, Bias, GroupNorm, build
+from protocol.architecture import INPUT, Architecture, Norm, Tensors
+from protocol.networks import binary18, cnn4
+from protocol.precision import FP32, Precision
 
 MakeTensors = Callable[[Architecture, Precision], Tensors]
 
-W8A8, W1A8 = Precision(8, 8), Precision(1, 8)
+W8A8 = Precision(8, 8)
 
 
 def test_every_layer_with_weights_becomes_a_node(small: Architecture, make_tensors: MakeTensors) -> None:
     graph = build(small, W8A8, make_tensors(small, W8A8))
     assert list(graph.nodes) == [layer.name for layer in small.layers if layer.weight_shape]
-    assert graph.nodes["classifier"].norm is None
-    assert graph.nodes["stem.conv"].bias_O is None
+    assert isinstance(graph.nodes["classifier"], Bias)
+    assert isinstance(graph.nodes["stem.conv"], BatchNorm)
+
+
+def test_group_norm_takes_the_tables_groups(make_tensors: MakeTensors) -> None:
+    network = cnn4(norm=Norm.GROUP)
+    node = build(network, W8A8, make_tensors(network, W8A8)).nodes["conv1"]
+    assert isinstance(node, GroupNorm)
+    assert node.groups == 4
 
 
 def test_steps_are_exponentials_and_the_picture_has_its_own(small: Architecture, make_tensors: MakeTensors) -> None:
     tensors = make_tensors(small, W8A8)
     graph = build(small, W8A8, tensors)
-    assert graph.steps[INPUT] == np.float32(1 / 255)
-    assert graph.steps["pool"] == pytest.approx(np.exp(tensors["pool.activation_log_step"][0]))
-    assert set(graph.steps) == {INPUT, *small.scales}
-
-
-def test_binary_layers_step_by_their_mean_magnitude_and_pinned_ones_as_learned(
-    small: Architecture, make_tensors: MakeTensors
-) -> None:
-    tensors = make_tensors(small, W1A8)
-    graph = build(small, W1A8, tensors)
-    weight = tensors["layer1.0.conv1.weight"]
-    assert np.array_equal(graph.nodes["layer1.0.conv1"].step_O, binary_step(weight))
-    assert np.allclose(graph.nodes["stem.conv"].step_O, np.exp(tensors["stem.conv.weight_log_step"]))
+    assert graph.codings[INPUT].step == np.float32(1 / 255)
+    assert graph.codings["pool"].step == pytest.approx(np.exp(tensors["pool.activation_log_step"][0]))
+    assert set(graph.codings) == {INPUT, *(layer.name for layer in small.at(W8A8).layers if layer.scale)}
 
 
 def test_float_networks_have_no_steps(small: Architecture, make_tensors: MakeTensors) -> None:
-    graph = build(small, FP32, make_tensors(small, FP32))
-    assert graph.steps == {}
-    assert graph.nodes["stem.conv"].step_O is None
+    assert build(small, FP32, make_tensors(small, FP32)).codings == {}
+
+
+def test_streams_keep_8_bits_where_the_rest_is_narrow(make_tensors: MakeTensors) -> None:
+    network = binary18(width=0.0625, input_shape=(1, 16, 16))
+    codings = build(network, Precision(2, 3), make_tensors(network, Precision(2, 3))).codings
+    assert (codings["layer1.0.add"].zero, codings["layer1.0.add"].high) == (128, 255)
+    narrowed = codings["layer1.0.in"]
+    assert (narrowed.low, narrowed.high) == (0, 7)
+    assert narrowed.pad == narrowed.zero
+
+
+def test_one_bit_streams_have_thresholds_and_wider_ones_a_zero(make_tensors: MakeTensors) -> None:
+    network = binary18(width=0.0625, input_shape=(1, 16, 16))
+    tensors = make_tensors(network, Precision(1, 1))
+    graph = build(network, Precision(1, 1), tensors)
+    assert np.array_equal(graph.thresholds_C["layer1.0.in"], tensors["layer1.0.in.activation_offset"])
+    assert graph.codings["layer1.0.in"].high == 2
+    assert build(network, Precision(1, 2), make_tensors(network, Precision(1, 2))).thresholds_C == {}
 
 
 @pytest.mark.parametrize(

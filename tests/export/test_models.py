@@ -17,7 +17,8 @@ from export.passes.integer_arithmetic import integer_arithmetic
 from export.passes.pack_weights import pack_weights
 from export.reference import FloatNetwork, IntegerNetwork
 from export.writer import LOGITS, OPSET, serialize
-from protocol.architecture import Architecture, Tensors, resnet18
+from protocol.architecture import Architecture, Tensors
+from protocol.networks import resnet18
 from protocol.precision import FP32, Precision
 
 MakeTensors = Callable[[Architecture, Precision], Tensors]

@@ -8,7 +8,8 @@ import pytest
 
 from export.passes import integer_numbers
 from export.reference import FloatNetwork, IntegerNetwork
-from protocol.architecture import Architecture, Layer, Tensors, resnet18
+from protocol.architecture import Architecture, Layer, Tensors
+from protocol.networks import resnet18
 from protocol.precision import FP32, Precision
 
 MakeTensors = Callable[[Architecture, Precision], Tensors]
@@ -35,14 +36,15 @@ def test_every_layer_is_what_the_loops_say(stem: str, make_tensors: MakeTensors)
     tensors = make_tensors(architecture, W8A8)
     picture = np.random.default_rng(0).integers(0, 256, (1, 2, 16, 16), dtype=np.uint8)
     graph = integer_numbers(architecture, W8A8, tensors)
+    table = graph.architecture.by_name
     stored = IntegerNetwork(architecture, W8A8, tensors).activations(picture)
     values = {"input": picture} | stored
     for name in ("stem.conv", "layer2.0.conv1", "layer2.0.shortcut"):
-        layer, node = architecture.by_name[name], graph.nodes[name]
+        layer, node = table[name], graph.nodes[name]
         x = values[layer.inputs[0]][0].astype(np.int64)
         sums = looped_sums(layer, x, node.codes_OX.astype(np.int64)) + node.bias_O[:, None, None]
-        step = graph.steps[architecture.scale_of(layer.inputs[0])]
-        factor_O = (step * node.scale_O) / graph.steps[layer.scale]
+        step = graph.codings[layer.inputs[0]].step
+        factor_O = (step * node.scale_O) / graph.codings[name].step
         zero = 128 if layer.signed else 0
         levels = np.rint(sums.astype(np.float32) * factor_O[:, None, None]) + zero
         assert np.array_equal(stored[name][0], np.clip(levels, 0, 255))

@@ -1,0 +1,50 @@
+"""What the commands of `bitfleet-export` share: common options, and facts shown to a person or a script."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+from rich.console import Console
+from rich.table import Column, Table
+
+from export.errors import ExportError
+
+WeightsOption = Annotated[
+    Path, typer.Option("--weights", help="Weights, as 'bitfleet-aggregator models --download' writes them.")
+]
+PicturesOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--pictures",
+        help="Pictures to check on: an .npz file (pictures uint8 NCHW, perhaps labels) or a folder of class folders. "
+        "Without it, made-up pictures.",
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
+
+_FLOATS: Final = {"largest_difference": "{:g}", "accuracy": "{:.2%}"}
+
+
+def show(facts: dict[str, Any], *, as_json: bool) -> None:
+    """Facts as JSON for a script or as two columns for a person; unknown ones are left out for the person."""
+    if as_json:
+        typer.echo(json.dumps(facts, indent=1))
+        return
+    table = Table("name", Column("value", overflow="fold"), show_header=False, box=None)
+    for name, value in facts.items():
+        if value is not None:
+            text = _FLOATS[name].format(value) if name in _FLOATS and isinstance(value, float) else str(value)
+            table.add_row(name.replace("_", " "), text)
+    Console().print(table)
+
+
+@contextmanager
+def about(path: Path) -> Iterator[None]:
+    """Name the file in what is said about its content."""
+    try:
+        yield
+    except ExportError as error:
+        raise ExportError(f"{path}: {error}") from error
