@@ -86,6 +86,10 @@ def serve(
     broker_port: Annotated[int | None, typer.Option(help="Port for a broker of its own; 0 for any free one.")] = None,
     holdout: Annotated[Path | None, typer.Option(help="Held-out pictures (.npz) that models are rated on.")] = None,
     architecture: Annotated[str | None, typer.Option(help="The network to train.")] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(help="How devices train: oqfl (learned steps, one precision each), best (every precision), …"),
+    ] = None,
     rounds: Annotated[int | None, typer.Option(help="Rounds of training; 0 for ever.")] = None,
 ) -> None:
     """Run the aggregator until it is stopped.
@@ -108,7 +112,7 @@ def serve(
             "broker_host": broker_host,
             "broker_port": broker_port,
             "holdout": holdout,
-            "job": {"architecture": architecture, "rounds": rounds},
+            "job": {"architecture": architecture, "method": method, "rounds": rounds},
         },
     )
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
@@ -184,18 +188,20 @@ def models(
 
 
 def _download(client: Client, model: dict[str, Any], folder: Path) -> None:
-    """ONNX files as they are, and for `bitfleet-export` the weights they were made from."""
+    """ONNX files as they are, and for `bitfleet-export` the weights they were made from, with every profile."""
     folder.mkdir(parents=True, exist_ok=True)
+    files = {f"model-{model['version']}-{made['precision']}.onnx": made["digest"] for made in model["exports"]}
+    for name, digest in files.items():
+        _written(folder / name, client.blob(digest))
     weights = GlobalModel.from_bytes(client.blob(model["digest"]))
-    for export in model["exports"]:
-        name = f"{model['version']}-{export['precision']}"
-        payload = base_payload(weights, Precision.parse(export["precision"]), "fp32", seed=0)
-        for path, data in (
-            (folder / f"model-{name}.onnx", client.blob(export["digest"])),
-            (folder / f"weights-{name}.bf", payload),
-        ):
-            path.write_bytes(data)
-            Console(stderr=True).print(f"wrote {path}", highlight=False)
+    trained = [Precision.parse(name) for name in sorted(weights.profiles)]
+    if trained:
+        _written(folder / f"weights-{model['version']}.bf", base_payload(weights, trained, "fp32", seed=0))
+
+
+def _written(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
+    Console(stderr=True).print(f"wrote {path}", highlight=False)
 
 
 @app.command()

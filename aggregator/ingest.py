@@ -21,11 +21,11 @@ from aggregator.room import Room
 from aggregator.rounds import ACCEPTING
 from aggregator.store import Round, Task, TaskState, Update
 from aggregator.uploads import Upload
-from protocol.architecture import MOMENTS, Architecture, Tensors
+from protocol.architecture import MOMENTS
 from protocol.codec.payload import Content, Payload, decode, encode, read_header
 from protocol.errors import Refusal, RemoteProtocolError
 from protocol.messages import Manifest, Need, Outcome, Receipt
-from protocol.precision import Precision
+from protocol.precision import parse_several
 
 OVERHEAD_BYTES: Final = 4096
 """What a payload may have beyond four bytes a value: its header, and a range or scale for each tensor."""
@@ -108,7 +108,7 @@ def _require_open(session: Session, task: Task) -> None:
 
 def _check_size(room: Room, task: Task, manifest: Manifest) -> None:
     network = room.job.network
-    values = sum(spec.size for spec in network.tensors(Precision.parse(task.precision)))
+    values = sum(spec.size for spec in network.tensors(*parse_several(task.precision)))
     limit = 4 * values + OVERHEAD_BYTES
     if manifest.payload_bytes > limit:
         raise RemoteProtocolError(
@@ -150,9 +150,10 @@ def _checked(room: Room, task: Task, manifest: Manifest, data: bytes) -> Payload
     _require(header.architecture, room.job.architecture, "architecture", Refusal.WRONG_SHAPE)
     _require(header.precision, task.precision, "precision", Refusal.WRONG_PRECISION)
     _require(header.recipe, task.recipe, "recipe", Refusal.WRONG_RECIPE)
-    _require(header.content.name.lower(), Content.DELTA.name.lower(), "content", Refusal.MALFORMED)
+    expected = Content.PROFILES if room.job.calibrates(task.round) else Content.DELTA
+    _require(header.content.name.lower(), expected.name.lower(), "content", Refusal.MALFORMED)
     payload = decode(data)
-    norm = _norm(header.network, payload.tensors, task.precision)
+    norm = _norm(payload)
     if not norm <= room.job.norm_limit:
         raise RemoteProtocolError(
             f"norm of the update is {norm:g}: expected at most {room.job.norm_limit:g}", Refusal.NORM
@@ -169,9 +170,9 @@ def _require(found: str, expected: str, what: str, refusal: Refusal) -> None:
         raise RemoteProtocolError(f"update has {what} {found!r}: the offer said {expected!r}", refusal)
 
 
-def _norm(network: Architecture, tensors: Tensors, precision: str) -> float:
+def _norm(payload: Payload) -> float:
     """Euclidean norm of all deltas together; moments are no deltas."""
-    deltas = (tensors[spec.name] for spec in network.tensors(Precision.parse(precision)) if spec.role not in MOMENTS)
+    deltas = (payload.tensors[spec.name] for spec in payload.header.specs if spec.role not in MOMENTS)
     return math.sqrt(sum(float(np.square(delta, dtype=np.float64).sum()) for delta in deltas))
 
 

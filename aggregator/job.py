@@ -1,17 +1,21 @@
 """What the fleet is asked to learn, and how patiently: read once, checked once, never changed while running."""
 
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from math import ceil
 from typing import Final
 
 from export.arithmetic import require_supported
 from export.errors import ExportError
-from protocol import architecture
+from protocol import networks
 from protocol.architecture import Architecture
 from protocol.codec.recipe import DEFAULT_RECIPE, Recipe
-from protocol.precision import Precision
+from protocol.method import DEFAULT_METHOD, Method
+from protocol.precision import MAX_PROFILES, Precision
 
 DEFAULT_PRECISIONS: Final = (Precision(8, 8), Precision(4, 8), Precision(2, 8), Precision(1, 8))
+EXPORTABLE: Final = frozenset({"fp32", "qat", "oqfl", "mqat"})
+"""Methods whose networks compute as the exported files do; `fbq` and `apqn` are for simulations."""
 DOWNLINKS: Final = ("fp32", "uniform:8")
 """Recipes for the model on its way down; anything coarser would be trained upon as if it were the model."""
 
@@ -24,6 +28,7 @@ class Job:
         architecture: spec string of the network.
         rounds: rounds of training, 0 for ever.
         recipe: how devices code their updates.
+        method: how devices train (`protocol.method`).
         downlink: how the base model is coded, one of `DOWNLINKS`.
         precisions: what devices may run, best first.
         epochs: passes over a device's pictures in one round.
@@ -35,7 +40,8 @@ class Job:
         deadline_s: how long a round collects.
         extension_s: how much longer once, when the quorum is missed; also the pause before a failed round is retried.
         calibrate_first: devices measure activation steps for a precision that nobody has trained yet.
-        calibrate_last: one more round after the last, in which devices only measure moments of the merged model.
+        calibrate_last: one more round after the last, in which devices only measure the merged model: its moments at
+            every precision, and activation steps where the method learns none.
         seed: of the first weights and of everything random that devices are told to do.
         norm_limit: largest Euclidean norm of an update's deltas.
 
@@ -47,6 +53,7 @@ class Job:
     architecture: str
     rounds: int = 0
     recipe: str = DEFAULT_RECIPE
+    method: str = DEFAULT_METHOD
     downlink: str = "fp32"
     precisions: tuple[Precision, ...] = DEFAULT_PRECISIONS
     epochs: int = 1
@@ -63,12 +70,16 @@ class Job:
     norm_limit: float = 1e4
 
     def __post_init__(self) -> None:
-        architecture.parse(self.architecture)
+        networks.parse(self.architecture)
         Recipe.parse(self.recipe)
+        _check("method", self.method, Method.parse(self.method).base in EXPORTABLE, "fp32, qat, oqfl or mqat, or +kure")
+        learns = Method.parse(self.method).learns_steps
+        _check("calibrate_last", self.calibrate_last, learns or self.calibrate_last, f"true with method {self.method}")
         _check("downlink", self.downlink, self.downlink in DOWNLINKS, f"one of {', '.join(DOWNLINKS)}")
         distinct = 0 < len(set(self.precisions)) == len(self.precisions)
         names = ", ".join(map(str, self.precisions))
         _check("precisions", names, distinct, "at least one, each once")
+        _check("precisions", names, len(self.precisions) <= MAX_PROFILES, f"at most {MAX_PROFILES}")
         for precision in self.precisions:
             _check_exportable(precision)
         _check("rounds", self.rounds, 0 <= self.rounds < 1 << 31, "0 (for ever) or more")
@@ -86,23 +97,44 @@ class Job:
     @property
     def network(self) -> Architecture:
         """The table the spec names."""
-        return architecture.parse(self.architecture)
+        return networks.parse(self.architecture)
 
     @property
     def last_round(self) -> int | None:
         """Number of the last round, the calibration round included; None for ever."""
         return self.rounds + self.calibrate_last if self.rounds else None
 
+    def calibrates(self, number: int) -> bool:
+        """Whether in round `number` devices only measure."""
+        return bool(self.rounds) and number > self.rounds
+
     def epochs_for(self, number: int) -> int:
-        """Epochs of round `number`: 0, which means moments only, in the calibration round."""
-        return 0 if self.rounds and number > self.rounds else self.epochs
+        """Epochs of round `number`: 0 in the calibration round."""
+        return 0 if self.calibrates(number) else self.epochs
+
+    def precisions_for(self, number: int, own: Precision, trained: Collection[str]) -> tuple[Precision, ...]:
+        """The precisions whose profiles a device that runs `own` sends in round `number`.
+
+        Args:
+            number: of the round.
+            own: what the device runs.
+            trained: the precisions that the model has a profile for.
+        """
+        method = Method.parse(self.method)
+        if not self.calibrates(number):
+            return method.precisions(own, self.precisions)
+        if not method.learns_steps:
+            return self.precisions
+        return tuple(precision for precision in self.precisions if str(precision) in trained) or (own,)
+
+    def calibrates_steps(self, number: int, trained: Collection[str], precisions: Iterable[Precision]) -> bool:
+        """Whether in round `number` activation steps are set from pictures: where none were learned."""
+        fresh = any(str(precision) not in trained for precision in precisions)
+        return fresh and (self.calibrates(number) or self.calibrate_first)
 
     def recipe_for(self, number: int) -> str:
-        """Recipe of round `number`: without error feedback in the calibration round.
-
-        There the deltas are zero, and a residual would move the weights that the moments were measured for.
-        """
-        return str(replace(Recipe.parse(self.recipe), feedback=False)) if self.epochs_for(number) == 0 else self.recipe
+        """Recipe of round `number`: without error feedback in the calibration round, which sends no weights."""
+        return str(replace(Recipe.parse(self.recipe), feedback=False)) if self.calibrates(number) else self.recipe
 
     def learning_rate_for(self, number: int) -> float:
         """Learning rate of round `number`, the first being 1."""

@@ -9,8 +9,8 @@ Floating-point sums depend on their order; integer sums do not. Every value beco
 from then on there are only int64 additions: any grouping, on any machine, gives the same bits.
 
 Shared tensors (weights, gains, offsets, biases) are averaged over all devices, a precision's steps over the devices
-of that precision; steps are logarithms, so theirs is a geometric mean. Moments are pooled exactly from counts, sums
-and squares: with N = Σ n_k pictures,
+that sent its profile; steps are logarithms, so theirs is a geometric mean. Moments are pooled exactly from counts,
+sums and squares: with N = Σ n_k pictures,
 
     μ = Σ n_k·μ_k / N        σ² = Σ n_k·(σ_k² + μ_k²) / N − μ²
 """
@@ -23,9 +23,8 @@ import numpy as np
 import numpy.typing as npt
 
 from aggregator.model import GlobalModel, profile_specs, shared_specs
-from protocol import architecture as tables
 from protocol.architecture import MOMENTS, Role, Tensors
-from protocol.codec.payload import Header
+from protocol.codec.payload import Content, Header
 from protocol.precision import Float32, Precision
 
 Int64 = npt.NDArray[np.int64]
@@ -79,8 +78,8 @@ class PartialSum:
 
     Attributes:
         architecture: spec string that every update must name.
-        samples: Σ n_k over all devices.
-        samples_of: the same by precision.
+        samples: Σ n_k over all devices that sent shared tensors.
+        samples_of: the same by precision, over all that sent its profile.
         pictures_of: pictures behind the moments, by precision.
         sums: by precision (empty for shared tensors) and tensor.
     """
@@ -106,8 +105,10 @@ class PartialSum:
         for term in _terms(header, tensors, samples):
             bound = term.bound
             sums[term.key] = _Sum(term.scaled_X.astype(np.int64) * term.weight, bound)
-        own = {header.precision: samples}, {header.precision: header.pictures}
-        return self.merge(type(self)(header.architecture, samples, *own, sums))
+        names = [str(precision) for precision in header.precisions]
+        own = dict.fromkeys(names, samples), dict.fromkeys(names, header.pictures)
+        shared = 0 if header.content is Content.PROFILES else samples
+        return self.merge(type(self)(header.architecture, shared, *own, sums))
 
     def merge(self, other: Self) -> Self:
         """Both sums together, in either order.
@@ -126,17 +127,21 @@ class PartialSum:
         )
 
     def finish(self, base: GlobalModel) -> GlobalModel:
-        """The merged model: `base` plus the averages. Profiles that nobody trained stay as they are.
+        """The merged model: `base` plus the averages. What nobody sent stays as it is.
 
         Raises:
             MergeError: nothing was added.
         """
-        if not self.samples:
+        if not self.samples_of:
             raise MergeError("no update to merge: expected at least one")
-        shared = {
-            spec.name: self._moved(base.shared[spec.name], ("", spec.name), self.samples)
-            for spec in shared_specs(base.network)
-        }
+        shared = (
+            base.shared
+            if not self.samples
+            else {
+                spec.name: self._moved(base.shared[spec.name], ("", spec.name), self.samples)
+                for spec in shared_specs(base.network)
+            }
+        )
         trained = {name: self._profile(base, name) for name in self.samples_of}
         return GlobalModel(base.architecture, shared, {**base.profiles, **trained})
 
@@ -177,18 +182,17 @@ def check_headroom(header: Header, tensors: Tensors, samples: int) -> None:
 
 
 def _terms(header: Header, tensors: Tensors, samples: int) -> Iterator[_Term]:
-    network, name = tables.parse(header.architecture), header.precision
-    for spec in shared_specs(network):
-        yield _Term(("", spec.name), _scaled(tensors[spec.name], DELTA_BITS), samples)
-    for spec in profile_specs(network, Precision.parse(name)):
+    for spec in header.specs:
+        key = spec.profile, spec.plain_name
         if spec.role not in MOMENTS:
-            yield _Term((name, spec.name), _scaled(tensors[spec.name], DELTA_BITS), samples)
+            yield _Term(key, _scaled(tensors[spec.name], DELTA_BITS), samples)
         elif spec.role is Role.VARIANCE and header.pictures:
-            mean_C = _scaled(tensors[f"{spec.owner}.{Role.MEAN}"], MOMENT_BITS)
+            mean_name = spec.name.removesuffix(Role.VARIANCE) + Role.MEAN
+            mean_C = _scaled(tensors[mean_name], MOMENT_BITS)
             # The square is of the rounded mean: then what one device sent comes back as its own variance.
             square_C = _scaled(tensors[spec.name] + np.ldexp(mean_C, -MOMENT_BITS) ** 2, MOMENT_BITS)
-            yield _Term((name, f"{spec.owner}.{Role.MEAN}"), mean_C, header.pictures)
-            yield _Term((name, spec.name), square_C, header.pictures)
+            yield _Term((spec.profile, f"{spec.owner}.{Role.MEAN}"), mean_C, header.pictures)
+            yield _Term(key, square_C, header.pictures)
 
 
 def _scaled(values_X: Float32 | Float64, bits: int) -> Float64:

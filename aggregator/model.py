@@ -6,7 +6,7 @@ File layout, deterministic: `BFGM`, version byte 1, little-endian uint32 header 
 """
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final, Self
@@ -14,12 +14,12 @@ from typing import Final, Self
 import msgpack
 import numpy as np
 
-from protocol import architecture as tables
+from protocol import networks
 from protocol.architecture import PROFILE, Architecture, Tensors, TensorSpec
 from protocol.codec.payload import Content, Header, encode
 from protocol.errors import RemoteProtocolError
 from protocol.initial import derive_profile, initial_tensors
-from protocol.precision import FP32, Precision
+from protocol.precision import FP32, Precision, join
 from protocol.reader import Reader
 
 MAGIC: Final = b"BFGM"
@@ -47,14 +47,14 @@ class GlobalModel:
     @classmethod
     def fresh(cls, architecture: str, seed: int) -> Self:
         """An untrained model: first weights, no profile."""
-        network = tables.parse(architecture)
+        network = networks.parse(architecture)
         tensors = initial_tensors(network, FP32, seed)
         return cls(architecture, {spec.name: tensors[spec.name] for spec in shared_specs(network)}, {})
 
     @cached_property
     def network(self) -> Architecture:
         """The table the spec names."""
-        return tables.parse(self.architecture)
+        return networks.parse(self.architecture)
 
     def with_profile(self, precision: Precision) -> Self:
         """This model with a profile for `precision`, derived from the nearest one if it has none."""
@@ -63,9 +63,11 @@ class GlobalModel:
         profile = derive_profile(self.network, precision, self.shared, self._nearest(precision))
         return replace(self, profiles={**self.profiles, str(precision): profile})
 
-    def tensors(self, precision: Precision) -> Tensors:
-        """Every tensor of the model at `precision`, shared and profile."""
-        return {**self.shared, **self.with_profile(precision).profiles[str(precision)]}
+    def tensors(self, *precisions: Precision) -> Tensors:
+        """Every tensor of the model with the profiles of `precisions`, as `Architecture.tensors` names them."""
+        profiles = {str(precision): self.with_profile(precision).profiles[str(precision)] for precision in precisions}
+        specs = self.network.tensors(*precisions)
+        return {spec.name: (profiles[spec.profile] if spec.profile else self.shared)[spec.plain_name] for spec in specs}
 
     def _nearest(self, precision: Precision) -> Tensors | None:
         """The profile nearest in weight bits, then in activation bits, then with more bits."""
@@ -130,11 +132,11 @@ def profile_specs(network: Architecture, precision: Precision) -> list[TensorSpe
     return [spec for spec in network.tensors(precision) if spec.role in PROFILE]
 
 
-def base_payload(model: GlobalModel, precision: Precision, recipe: str, seed: int) -> bytes:
-    """The model at `precision` as devices download it; the same arguments give the same bytes.
+def base_payload(model: GlobalModel, precisions: Sequence[Precision], recipe: str, seed: int) -> bytes:
+    """The model with the profiles of `precisions` as devices download it; the same arguments give the same bytes.
 
     Under a lossy recipe devices train from the decoded base and send deltas against it. The aggregator adds them to
     its exact master, so coding errors of the way down do not pile up over the rounds.
     """
-    header = Header(model.architecture, recipe, str(precision), Content.WEIGHTS, pictures=0)
-    return encode(header, model.tensors(precision), np.random.default_rng(seed))
+    header = Header(model.architecture, recipe, join(precisions), Content.WEIGHTS, pictures=0)
+    return encode(header, model.tensors(*precisions), np.random.default_rng(seed))

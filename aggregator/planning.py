@@ -17,7 +17,7 @@ from aggregator.model import base_payload
 from aggregator.room import Room
 from aggregator.store import Device, Model, Round, RoundState, Task, TaskState
 from protocol.messages import Offer
-from protocol.precision import Precision
+from protocol.precision import Precision, join, parse_several
 from protocol.schema import from_map, to_map, unpack_map
 
 FINISHED = frozenset({RoundState.ANNOUNCED, RoundState.ABORTED})
@@ -99,24 +99,30 @@ def invited(session: Session, room: Room, number: int) -> list[Device]:
     return sorted(drawn, key=lambda device: device.id)
 
 
-def make_bases(room: Room, number: int, model: Model, precisions: Iterable[str]) -> dict[str, BaseModel]:
-    """Code the round's base model for each precision and keep it among the blobs."""
+def profiles_of(room: Room, number: int, device: Device, model: Model) -> str:
+    """The precisions that round `number` asks a device for, as the offer names them."""
+    return join(room.job.precisions_for(number, Precision.parse(device.precision), model.precisions))
+
+
+def make_bases(room: Room, number: int, model: Model, invited: Iterable[Device]) -> dict[str, BaseModel]:
+    """Code the round's base model for each set of precisions and keep it among the blobs."""
     master = versions.load(room, model)
     bases = {}
-    for name in sorted(set(precisions)):
-        payload = base_payload(master, Precision.parse(name), room.job.downlink, seed_of(room.job, number, name))
-        bases[name] = BaseModel(room.blobs.put(payload), len(payload))
+    for names in sorted({profiles_of(room, number, device, model) for device in invited}):
+        payload = base_payload(master, parse_several(names), room.job.downlink, seed_of(room.job, number, names))
+        bases[names] = BaseModel(room.blobs.put(payload), len(payload))
     return bases
 
 
 def make_task(room: Room, number: int, device: Device, model: Model, bases: Mapping[str, BaseModel]) -> Task:
     """A task with a fresh name and nonce, not yet offered."""
-    base = bases[device.precision]
+    names = profiles_of(room, number, device, model)
+    base = bases[names]
     offer = Offer(
         task=secrets.token_hex(16),
         round=number,
         architecture=room.job.architecture,
-        precision=device.precision,
+        precision=names,
         recipe=room.job.recipe_for(number),
         base=bytes.fromhex(base.digest),
         base_bytes=base.size_bytes,
@@ -127,14 +133,15 @@ def make_task(room: Room, number: int, device: Device, model: Model, bases: Mapp
         batch=room.job.batch,
         learning_rate=room.job.learning_rate_for(number),
         seed=seed_of(room.job, number, device.id),
-        calibrate_steps=room.job.calibrate_first and device.precision not in model.precisions,
+        calibrate_steps=room.job.calibrates_steps(number, model.precisions, parse_several(names)),
+        method=room.job.method,
     )
     return Task(
         id=offer.task,
         round=number,
         device=device.id,
         state=TaskState.OFFERED,
-        precision=device.precision,
+        precision=names,
         recipe=offer.recipe,
         base=base.digest,
         nonce=offer.nonce,

@@ -122,7 +122,7 @@ def _plan(room: Room, last: Round | None) -> bool:
         model = versions.current(session)
     if len(invited) < room.job.min_devices:
         return False
-    bases = planning.make_bases(room, number, model, (device.precision for device in invited))
+    bases = planning.make_bases(room, number, model, invited)
     with room.store.transaction() as session:
         current = Round(number=number, state=RoundState.PLANNED, base_version=model.version, opened_at=room.clock())
         session.add(current)
@@ -162,7 +162,7 @@ def _offer_rest(room: Room, current: Round) -> bool:
         return False
     waiting = {task.device: task.id for task in tasks if task.state in OPEN_TASKS | {TaskState.MISSED}}
     fresh = [device for device in absent if device.id not in waiting]
-    bases = planning.make_bases(room, current.number, model, (device.precision for device in fresh))
+    bases = planning.make_bases(room, current.number, model, fresh)
     with _move(room, current.number, RoundState.OFFERED) as (session, _):
         _miss_open_tasks(session, current.number)
         again = [session.get_one(Task, waiting[device.id]) for device in absent if device.id in waiting]

@@ -38,7 +38,7 @@ from protocol.messages import (
     State,
     Status,
 )
-from protocol.precision import Precision
+from protocol.precision import Precision, parse_several
 from protocol.signing import SigningKey
 from protocol.topics import Topics
 
@@ -146,8 +146,9 @@ class Handset:
         """An update that depends on the offer alone: small random deltas, moments of some pictures."""
         base = decode(self.fleet.room.blobs.get(offer.base.hex()))
         assert base.header.content is Content.WEIGHTS
-        fields = Header(offer.architecture, offer.recipe, offer.precision, Content.DELTA, self.samples)
-        tensors = delta_tensors(Precision.parse(offer.precision), offer.seed)
+        content = Content.DELTA if offer.epochs else Content.PROFILES
+        fields = Header(offer.architecture, offer.recipe, offer.precision, content, self.samples)
+        tensors = delta_tensors(*parse_several(offer.precision), seed=offer.seed)
         spoil(tensors)
         return encode(replace(fields, **header), tensors, np.random.default_rng(offer.seed))
 
@@ -199,11 +200,11 @@ class Handset:
         return list(from_bitmap(self.take(Need)[-1].missing, chunk_count(len(payload), 1024)))
 
 
-def delta_tensors(precision: Precision, seed: int) -> Tensors:
+def delta_tensors(*precisions: Precision, seed: int) -> Tensors:
     """Deltas of about 0.01, moments of a plausible size."""
     rng = np.random.default_rng(seed)
     tensors = {}
-    for spec in SMALL.tensors(precision):
+    for spec in SMALL.tensors(*precisions):
         values = rng.normal(scale=0.01, size=spec.shape)
         if spec.role is Role.VARIANCE:
             values = 1.0 + np.abs(values)

@@ -28,7 +28,7 @@ from protocol.messages import (
     Status,
     Telemetry,
 )
-from protocol.precision import Precision
+from protocol.precision import parse_several
 from protocol.signing import SigningKey, VerifyKey
 from protocol.topics import Topics
 
@@ -116,8 +116,9 @@ class WireDevice:
             return
         base = self.http.get(f"/api/v1/blobs/{offer.base.hex()}").content
         assert sha256(base).digest() == offer.base
-        header = Header(offer.architecture, offer.recipe, offer.precision, Content.DELTA, SAMPLES)
-        tensors = delta_tensors(Precision.parse(offer.precision), offer.seed)
+        content = Content.DELTA if offer.epochs else Content.PROFILES
+        header = Header(offer.architecture, offer.recipe, offer.precision, content, SAMPLES)
+        tensors = delta_tensors(*parse_several(offer.precision), seed=offer.seed)
         payload = encode(header, tensors, np.random.default_rng(offer.seed))
         manifest = Manifest(
             offer.task,

@@ -113,10 +113,11 @@ def test_the_newest_models_can_be_fetched(state: Path, tmp_path: Path) -> None:
 def test_the_weights_that_are_fetched_are_those_of_the_model(state: Path, tmp_path: Path) -> None:
     """What `bitfleet-export check` needs to check the file again."""
     said(state, "models", "--download", str(tmp_path))
-    weights = load_weights(tmp_path / "weights-1-W8A8.bf")
+    weights = load_weights(tmp_path / "weights-1.bf")
     pictures = synthetic(weights.architecture).pictures_NCHW
-    model = (tmp_path / "model-1-W8A8.onnx").read_bytes()
-    assert check(model, weights.architecture, weights.precision, weights.tensors, pictures).bit_equal
+    for precision in weights.precisions:
+        model = (tmp_path / f"model-1-{precision}.onnx").read_bytes()
+        assert check(model, weights.architecture, precision, weights.at(precision), pictures).bit_equal
 
 
 def test_a_precision_is_explained_in_a_sentence_and_in_figures(state: Path) -> None:

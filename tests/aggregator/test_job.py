@@ -45,8 +45,8 @@ def test_an_unknown_architecture_or_recipe_is_refused(name: str, value: str) -> 
 
 
 def test_a_precision_that_cannot_be_exported_is_refused() -> None:
-    with pytest.raises(ValueError, match="W8A4"):
-        replace(JOB, precisions=(Precision(8, 4),))
+    with pytest.raises(ValueError, match="W8A32"):
+        replace(JOB, precisions=(Precision(8, 32),))
 
 
 def test_learning_rate_decays_by_round() -> None:
@@ -68,3 +68,32 @@ def test_the_calibration_round_comes_after_the_last_and_trains_nothing() -> None
 )
 def test_the_quorum_is_rounded_up_and_at_least_one(quorum: float, offered: int, expected: int) -> None:
     assert replace(JOB, quorum=quorum).quorum_of(offered) == expected
+
+
+def test_in_the_calibration_round_every_device_measures_every_precision_that_was_trained() -> None:
+    job = replace(JOB, rounds=3, calibrate_last=True, precisions=(Precision(8, 8), Precision(1, 8)))
+    assert job.precisions_for(3, Precision(1, 8), {"W1A8"}) == (Precision(1, 8),)
+    assert job.precisions_for(4, Precision(1, 8), {"W8A8", "W1A8"}) == job.precisions
+    assert job.precisions_for(4, Precision(8, 8), {"W1A8"}) == (Precision(1, 8),)
+    assert not job.calibrates_steps(4, {"W8A8", "W1A8"}, job.precisions)
+
+
+def test_a_method_of_many_precisions_asks_every_device_for_all() -> None:
+    job = replace(JOB, method="best", precisions=(Precision(1, 8), Precision(8, 8)))
+    assert job.precisions_for(1, Precision(1, 8), set()) == (Precision(8, 8), Precision(1, 8))
+    assert job.calibrates_steps(1, set(), job.precisions)
+    assert not job.calibrates_steps(2, {"W8A8", "W1A8"}, job.precisions)
+
+
+def test_a_fleet_that_trains_at_full_precision_calibrates_the_others_at_the_end() -> None:
+    job = replace(JOB, method="kure", rounds=2, calibrate_last=True)
+    assert job.precisions_for(2, Precision(8, 8), {"fp32"}) == (FP32,)
+    assert job.calibrates_steps(3, {"fp32"}, job.precisions_for(3, Precision(8, 8), {"fp32"}))
+    with pytest.raises(ValueError, match=r"job calibrate_last = False: expected true with method kure"):
+        replace(job, calibrate_last=False)
+
+
+@pytest.mark.parametrize("method", ["fbq", "apqn"])
+def test_a_method_whose_networks_are_not_exported_is_for_simulations(method: str) -> None:
+    with pytest.raises(ValueError, match=f"job method = '{method}'"):
+        replace(JOB, method=method)

@@ -25,7 +25,7 @@ def header(precision: str, pictures: int) -> Header:
 
 
 def update(precision: str, seed: int, samples: int, pictures: int | None = None) -> Update:
-    tensors = delta_tensors(Precision.parse(precision), seed)
+    tensors = delta_tensors(Precision.parse(precision), seed=seed)
     return header(precision, samples if pictures is None else pictures), tensors, samples
 
 
@@ -176,3 +176,44 @@ def test_memory_does_not_grow_with_the_number_of_devices() -> None:
 
     peak_bytes(2)  # caches of the table fill once
     assert peak_bytes(64) < 1.05 * peak_bytes(4)
+
+
+def several(seed: int, samples: int, content: Content = Content.DELTA) -> Update:
+    """An update with the profiles of two precisions."""
+    precisions = Precision(8, 8), Precision(1, 8)
+    tensors = delta_tensors(*precisions, seed=seed)
+    return Header(SMALL.spec, "fp32", "W8A8+W1A8", content, samples), tensors, samples
+
+
+def test_an_update_with_two_profiles_moves_both_and_the_weights_once() -> None:
+    one = several(seed=1, samples=10)
+    merged = total([one, update("W1A8", seed=2, samples=30)]).finish(BASE)
+    name = "layer1.0.conv1.weight"
+    other = delta_tensors(Precision(1, 8), seed=2)
+    expected = plain_mean(BASE.shared[name], [one[1][name], other[name]], [10, 30])
+    np.testing.assert_allclose(merged.shared[name], expected, rtol=1e-6, atol=1e-9)
+    step = "stream1.activation_log_step"
+    start = BASE.with_profile(Precision(8, 8)).profiles["W8A8"][step]
+    np.testing.assert_allclose(merged.profiles["W8A8"][step], start + one[1][step], rtol=1e-6)
+    expected = plain_mean(start, [one[1][f"W1A8/{step}"], other[step]], [10, 30])
+    np.testing.assert_allclose(merged.profiles["W1A8"][step], expected, rtol=1e-6)
+    mean = "stem.conv.mean"
+    expected, _ = plain_moments(
+        [one[1][f"W1A8/{mean}"], other[mean]],
+        [one[1]["W1A8/stem.conv.variance"], other["stem.conv.variance"]],
+        [10, 30],
+    )
+    np.testing.assert_allclose(merged.profiles["W1A8"][mean], expected, atol=1e-6)
+
+
+def test_a_calibration_moves_profiles_and_no_weight() -> None:
+    merged = total([several(1, 10, Content.PROFILES), several(2, 30, Content.PROFILES)]).finish(BASE)
+    assert merged.shared is BASE.shared
+    assert set(merged.profiles) == {"W8A8", "W1A8"}
+
+
+def test_a_calibration_beside_updates_does_not_dilute_them() -> None:
+    trained = update("W8A8", seed=1, samples=10)
+    alone, beside = total([trained]).finish(BASE), total([trained, several(2, 30, Content.PROFILES)]).finish(BASE)
+    for name in BASE.shared:
+        np.testing.assert_array_equal(alone.shared[name], beside.shared[name])

@@ -16,7 +16,7 @@ def trained(*precisions: Precision) -> GlobalModel:
     model = GlobalModel.fresh(SMALL.spec, seed=1)
     profiles = {
         str(precision): {
-            spec.name: delta_tensors(precision, index)[spec.name] for spec in profile_specs(SMALL, precision)
+            spec.name: delta_tensors(precision, seed=index)[spec.name] for spec in profile_specs(SMALL, precision)
         }
         for index, precision in enumerate(precisions)
     }
@@ -81,8 +81,8 @@ def test_a_trained_profile_is_not_derived_again() -> None:
 @pytest.mark.parametrize("recipe", ["fp32", "uniform:8"])
 def test_a_base_payload_is_deterministic_and_holds_every_tensor(recipe: str) -> None:
     model = trained(W8)
-    data = base_payload(model, W8, recipe, seed=9)
-    assert data == base_payload(model, W8, recipe, seed=9)
+    data = base_payload(model, [W8], recipe, seed=9)
+    assert data == base_payload(model, [W8], recipe, seed=9)
     payload = decode(data)
     assert payload.header.content is Content.WEIGHTS
     assert set(payload.tensors) == {spec.name for spec in SMALL.tensors(W8)}
