@@ -51,12 +51,18 @@ def test_the_demo_tells_its_story_and_leaves_no_process(tmp_path: Path, broker: 
     assert children_of(tmp_path) == []
 
 
+def obey_control_c() -> None:
+    """A shell lets its background jobs ignore the signal, and so would the demo when the suite is one of them."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_control_c_leaves_no_process(tmp_path: Path) -> None:
     running = subprocess.Popen(
         demo(tmp_path, "--devices", "2", "--rounds", "50"),
         cwd=tmp_path,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        preexec_fn=obey_control_c,  # noqa: PLW1509 (no thread of this process is in the way)
     )
     logs = tmp_path / "kept" / "logs" / "aggregator.log"
     give_up_at = time.monotonic() + 90

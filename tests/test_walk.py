@@ -20,7 +20,7 @@ from edge.runtime import ModelSlot, Runtime
 from edge.training.task import TrainingTask
 from edge.training.trainer import train
 from export.reference import IntegerNetwork
-from protocol import architecture as tables
+from protocol import networks
 from protocol.chunks import chunk_count
 from protocol.codec.feedback import encode_with_feedback
 from protocol.codec.payload import Content, Header, decode
@@ -28,7 +28,7 @@ from protocol.messages import ModelOffer, Outcome
 from protocol.precision import Precision
 
 NAME = "layer1.0.conv1.weight"
-NETWORK = tables.resnet18(width=0.0625, input_shape=(1, 8, 8), classes=10)
+NETWORK = networks.resnet18(width=0.0625, input_shape=(1, 8, 8), classes=10)
 
 
 def digits() -> Dataset:

@@ -25,9 +25,9 @@ from export.check import Report, check
 from export.passes import to_onnx
 from export.pictures import synthetic
 from export.writer import LOGITS, serialize
-from protocol.architecture import resnet18
 from protocol.energy import model_bytes
 from protocol.initial import initial_tensors
+from protocol.networks import resnet18
 from protocol.precision import FP32, Precision
 
 PRECISIONS = (FP32, *(Precision(bits, 8) for bits in (8, 4, 2, 1)))

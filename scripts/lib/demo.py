@@ -27,8 +27,9 @@ from rich.table import Table
 from telling import DemoError, console, say
 from watch import watch
 
-from protocol.architecture import Architecture, resnet18
+from protocol.architecture import Architecture
 from protocol.errors import ProtocolError
+from protocol.networks import resnet18
 from protocol.precision import Precision
 
 

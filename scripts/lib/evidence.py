@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from os import cpu_count
 from pathlib import Path
+from typing import Any
 
 FAST_INTEGERS = frozenset({"avx2", "avx512_vnni", "avx_vnni", "asimddp", "i8mm"})
 
@@ -33,13 +34,9 @@ def write(path: Path, name: str, figures: Sequence[Figure], *, wall_s: float, pa
     """Write the document of one run."""
     document = {
         "name": name,
-        "commit": _commit(),
+        "commit": commit(),
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": {
-            "cpu": _processor(),
-            "cores": cpu_count(),
-            "versions": {"python": platform.python_version()} | {package: version(package) for package in packages},
-        },
+        "machine": machine(packages),
         "command": shlex.join([f"scripts/{name}", *sys.argv[1:]]),
         "wall_s": round(wall_s, 1),
         "figures": [asdict(figure) for figure in figures],
@@ -47,7 +44,17 @@ def write(path: Path, name: str, figures: Sequence[Figure], *, wall_s: float, pa
     path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
 
 
-def _commit() -> str:
+def machine(packages: Sequence[str]) -> dict[str, Any]:
+    """What a result was made with: processor, cores, and the versions of Python and `packages`."""
+    return {
+        "cpu": _processor(),
+        "cores": cpu_count(),
+        "versions": {"python": platform.python_version()} | {package: version(package) for package in packages},
+    }
+
+
+def commit() -> str:
+    """The commit of the working tree."""
     folder = Path(__file__).resolve().parent
     ran = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=False)  # noqa: S607
     return ran.stdout.strip() or "unknown"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from protocol.architecture import Architecture, Role, Tensors, resnet18
+from protocol.architecture import Architecture, Role, Tensors
 from protocol.codec.payload import Content, Header, encode
 from protocol.codec.recipe import DEFAULT_RECIPE, recipes
 from protocol.envelope import Stamp, seal
@@ -31,6 +31,7 @@ from protocol.messages import (
     Status,
     Telemetry,
 )
+from protocol.networks import resnet18
 from protocol.precision import Precision
 from protocol.signing import SigningKey
 

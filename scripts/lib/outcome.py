@@ -75,7 +75,7 @@ def _per_round(
 ) -> dict[str, float]:
     """Mean bytes of one device and round: updates up, and everything it received; and what fp32 would take."""
     accepted = [update for update in updates if update["accepted"]]
-    plain_base = len(base_payload(model, FP32, "fp32", 0))
+    plain_base = len(base_payload(model, [FP32], "fp32", 0))
     plain_model = len(
         export_model(model.network, FP32, model.tensors(FP32), pictures_NCHW=fleet.held_out_NCHW[:8], metadata={}).model
     )

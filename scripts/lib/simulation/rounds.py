@@ -1,0 +1,158 @@
+"""A round as the aggregator sees it: sample devices, send a base, merge what comes back; then judge the model.
+
+    state = learn(setup, state, …)                 every round
+    state, calibrated = judged(setup, state, …)    after each of the last ones
+
+Training goes on from the merged model. What is judged is a copy that the same devices have calibrated first, as the
+product's last round does (`aggregator.job.Job.calibrate_last`).
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import replace
+
+from aggregator.merge import MergeError, PartialSum
+from aggregator.model import GlobalModel, base_payload
+from edge.residual import MAX_AGE_ROUNDS
+from edge.training.task import TrainerError
+from export.errors import ExportError
+from protocol import networks
+from protocol.architecture import Tensors
+from protocol.codec.payload import decode
+from protocol.codec.recipe import Recipe
+from protocol.errors import ProtocolError
+from protocol.method import Method
+from protocol.precision import MAX_PROFILES, Precision, join
+from simulation import device, judge
+from simulation.checkpoint import Residual, State
+from simulation.crew import Crew
+from simulation.device import Order, Update
+from simulation.errors import SimulationError
+from simulation.seeds import generator, seed_of
+from simulation.setup import Setup
+
+Answer = tuple[int, Future[Update]]
+"""A device, and what it will send."""
+
+
+def start(setup: Setup) -> State:
+    """Before the first round."""
+    return State(GlobalModel.fresh(networks.parse(setup.network).spec, setup.seed))
+
+
+def learn(setup: Setup, state: State, crew: Crew, tick: Callable[[], None]) -> State:
+    """The next round of training.
+
+    Args:
+        setup: of the run.
+        state: after the round before.
+        crew: who computes.
+        tick: called whenever a device is done.
+
+    Raises:
+        SimulationError: training diverged; the message names round and device.
+    """
+    number = state.number + 1
+    devices = sampled(setup, number)
+    base = _base(setup, state.model, setup.precisions, number)
+    fresh = number == 1 and Method.parse(setup.method).learns_steps
+    orders = [Order(setup, number, index, base, fresh, crew.processor) for index in devices]
+    answers = [(order.device, crew.submit(device.learn, order, _residual(state, order))) for order in orders]
+    for _, answer in answers:
+        answer.add_done_callback(lambda _: tick())
+    merged, updates = _merged(state.model.architecture, answers, number)
+    residuals = {
+        index: Residual(number, update.residual)
+        for index, update in zip(devices, updates, strict=True)
+        if update.residual
+    }
+    return replace(
+        state,
+        model=merged.finish(state.model),
+        residuals={**state.residuals, **residuals},
+        loss=(*state.loss, sum(update.loss * update.samples for update in updates) / merged.samples),
+        up_bytes=(*state.up_bytes, sum(len(update.payload) for update in updates)),
+        down_bytes=(*state.down_bytes, len(base) * len(devices)),
+    )
+
+
+def judged(setup: Setup, state: State, pictures: int, crew: Crew) -> tuple[State, GlobalModel]:
+    """The state with the accuracy of its model on the `pictures` test pictures at every precision.
+
+    Returns:
+        The state, and the calibrated copy that was judged.
+
+    Raises:
+        SimulationError: calibration left the finite numbers, or the model cannot be exported; the message names the
+            round, and the device.
+    """
+    model, sent_bytes = calibrated(setup, state.model, state.number, crew)
+    data, sheets = model.to_bytes(), judge.sheets_of(pictures)
+    answers = {
+        name: [crew.submit(judge.right, setup, data, Precision.parse(name), sheet, crew.processor) for sheet in sheets]
+        for name in setup.evaluate
+    }
+    try:
+        accuracy = {name: sum(answer.result() for answer in parts) / pictures for name, parts in answers.items()}
+    except ExportError as error:
+        raise SimulationError(f"round {state.number}: the model cannot be exported to judge it: {error}") from error
+    seen = {name: (*state.accuracy.get(name, ()), value) for name, value in accuracy.items()}
+    return replace(state, accuracy=seen, calibration_bytes=sent_bytes), model
+
+
+def calibrated(setup: Setup, model: GlobalModel, number: int, crew: Crew) -> tuple[GlobalModel, int]:
+    """`model` with profiles that the devices of round `number` have measured, and the bytes they sent.
+
+    A precision whose steps were learned keeps them and gets moments. Any other is quantized after training: its
+    weight steps follow from the weights as they are now, its activation steps from the devices' pictures.
+    """
+    learned = set(setup.precisions) if Method.parse(setup.method).learns_steps else set[Precision]()
+    model = replace(model, profiles={str(p): model.profiles[str(p)] for p in learned})
+    wanted = [Precision.parse(name) for name in setup.evaluate]
+    orders = [
+        Order(setup, number, index, _base(setup, model, part, number), fresh, crew.processor)
+        for fresh in (False, True)
+        for part in _parts([p for p in wanted if (p not in learned) is fresh])
+        for index in sampled(setup, number)
+    ]
+    answers = [(order.device, crew.submit(device.measure, order)) for order in orders]
+    merged, updates = _merged(model.architecture, answers, number)
+    return merged.finish(model), sum(len(update.payload) for update in updates)
+
+
+def sampled(setup: Setup, number: int) -> list[int]:
+    """The devices of a round, in rising order; how much one holds does not matter."""
+    drawn = generator(setup.seed, number, "sampling").choice(setup.devices, setup.sampled, replace=False)
+    return sorted(int(index) for index in drawn)
+
+
+def _base(setup: Setup, model: GlobalModel, precisions: Sequence[Precision], number: int) -> bytes:
+    seed = seed_of(setup.seed, number, f"base {join(precisions)}")
+    return base_payload(model, precisions, str(Recipe.parse(setup.downlink)), seed)
+
+
+def _residual(state: State, order: Order) -> Tensors:
+    """What the device's last update left out, unless it is as old as the agent drops it."""
+    kept = state.residuals.get(order.device)
+    return kept.tensors if kept and order.number - kept.number <= MAX_AGE_ROUNDS else {}
+
+
+def _parts(precisions: Sequence[Precision]) -> list[Sequence[Precision]]:
+    """As many at a time as one payload carries."""
+    return [precisions[start : start + MAX_PROFILES] for start in range(0, len(precisions), MAX_PROFILES)]
+
+
+def _merged(architecture: str, answers: Sequence[Answer], number: int) -> tuple[PartialSum, list[Update]]:
+    """All updates added up, and each, in the order of `answers`."""
+    merged, updates = PartialSum(architecture), []
+    for index, answer in answers:
+        try:
+            update = answer.result()
+            payload = decode(update.payload)
+            merged = merged.add(payload.header, payload.tensors, update.samples)
+        except (TrainerError, ProtocolError, MergeError) as error:
+            for _, rest in answers:
+                rest.cancel()
+            raise SimulationError(f"round {number}, device {index}: {error}") from error
+        updates.append(update)
+    return merged, updates

@@ -1,0 +1,29 @@
+"""The tiers of ALGORITHMS section 5 as setups."""
+
+from dataclasses import replace
+from enum import StrEnum
+from typing import Final
+
+from simulation.setup import Setup
+
+
+class Tier(StrEnum):
+    """Their names on the command line."""
+
+    F1 = "f1"
+    F2 = "f2"
+    Z = "z"
+    R = "r"
+    SMOKE = "smoke"
+
+
+_F1 = Setup("cnn4:width=1,input=1x28x28,classes=10")
+_R = Setup("resnet18:width=1,stem=3x3,input=1x32x32,classes=10", pictures=0, sampled=3, rounds=30, epochs=5, last=10)
+
+TIERS: Final[dict[Tier, Setup]] = {
+    Tier.F1: _F1,
+    Tier.F2: replace(_F1, pictures=0, partition="dirichlet:0.3", devices=50, rounds=60),
+    Tier.Z: replace(_F1, network="fedzip-cnn:width=1,input=1x28x28,classes=10", pictures=0),
+    Tier.R: _R,
+    Tier.SMOKE: replace(_R, network=_R.network.replace("width=1,", "width=0.125,"), rounds=3, last=3),
+}
