@@ -82,12 +82,18 @@ class Workshop:
     def check(self, offer: Offer) -> None:
         """Raise Refusal if the offer is beyond this device."""
         try:
-            networks.parse(offer.architecture)
+            table = networks.parse(offer.architecture).digest
             Recipe.parse(offer.recipe)
             Method.parse(offer.method)
             strangers = {str(precision) for precision in parse_several(offer.precision)}.difference(TRAINABLE)
         except RemoteProtocolError as error:
             raise Refusal(DeclineReason.UNSUPPORTED, str(error)) from error
+        if offer.table not in {b"", table}:
+            detail = (
+                f"the layers of {offer.architecture} are others here: table {table.hex()[:12]}, expected"
+                f" {offer.table.hex()[:12]}; one of the two sides needs an update"
+            )
+            raise Refusal(DeclineReason.UNSUPPORTED, detail)
         if strangers:
             detail = f"precision {min(strangers)!r}: this device trains {', '.join(TRAINABLE)}"
             raise Refusal(DeclineReason.UNSUPPORTED, detail)

@@ -13,9 +13,10 @@ narrows them in front of a convolution. At 8 bits and above that row has nothing
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from functools import cached_property, lru_cache
+from hashlib import sha256
 from math import gcd, prod
 from typing import Final
 
@@ -233,6 +234,15 @@ class Architecture:
         return {layer.name: layer for layer in self.layers}
 
     @cached_property
+    def digest(self) -> bytes:
+        """SHA-256 of the table, 32 bytes: two releases may read the same spec as different layers.
+
+        One line for the network and one for each row, of every attribute that is not at its default. An attribute
+        that is added later thus leaves the digest of tables that do not use it as it is.
+        """
+        return sha256("\n".join([_unusual(self, "layers"), *map(_unusual, self.layers)]).encode()).digest()
+
+    @cached_property
     def parameters(self) -> int:
         """Trained parameters of the whole network."""
         return sum(layer.parameters for layer in self.layers)
@@ -322,3 +332,10 @@ class Architecture:
                 yield Role.WIDTH_LOG_SCALE
         elif 1 < bits <= 16:
             yield Role.WEIGHT_LOG_STEP
+
+
+def _unusual(row: Architecture | Layer, *without: str) -> str:
+    """Attributes that are not at their default, as name=value in the order of their names."""
+    values = {item.name: getattr(row, item.name) for item in fields(row) if item.name not in without}
+    defaults = {item.name: item.default for item in fields(row)}
+    return " ".join(f"{name}={value}" for name, value in sorted(values.items()) if value != defaults[name])

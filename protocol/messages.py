@@ -124,7 +124,8 @@ class Offer:
     """Aggregator → one device: train this model on your pictures and send the update this way.
 
     `precision` is one, or several joined by `+` for a method that trains several. `epochs` 0 asks for their profiles
-    only: moments and activation steps. `nonce` comes back in the manifest and binds the update to this offer.
+    only: moments and activation steps. `table` is the digest of the architecture's table, empty if the aggregator
+    tells none. `nonce` comes back in the manifest and binds the update to this offer.
     `deadline_s` counts from the moment the offer arrives, so that the device's clock does not matter.
     """
 
@@ -144,6 +145,7 @@ class Offer:
     seed: int = key(14, Int(0, (1 << 63) - 1))
     calibrate_steps: bool = key(15, Flag(), default=False)
     method: str = key(16, Text(48), default="oqfl")
+    table: bytes = key(17, DIGEST, default=b"")
 
 
 class DeclineReason(StrEnum):

@@ -107,6 +107,7 @@ class _Session:
                     tally.add(term, labels)
                     term.loss.backward()  # type: ignore[no-untyped-call]
                 if not math.isfinite(tally.loss):
+                    self.model.check_steps()
                     raise TrainerError(
                         f"loss {tally.loss} in epoch {epoch + 1}, step {done + 1} of {steps}: expected a finite"
                         f" number; learning rate {self.task.learning_rate:g} may be too high"

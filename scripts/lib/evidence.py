@@ -41,6 +41,7 @@ def write(path: Path, name: str, figures: Sequence[Figure], *, wall_s: float, pa
         "wall_s": round(wall_s, 1),
         "figures": [asdict(figure) for figure in figures],
     }
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
 
 

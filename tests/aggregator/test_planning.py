@@ -12,6 +12,7 @@ from aggregator.model import GlobalModel
 from aggregator.store import Task
 from protocol.codec.payload import decode
 from protocol.messages import ModelOffer
+from protocol.networks import parse
 from protocol.precision import Precision
 
 
@@ -25,6 +26,7 @@ def test_an_offer_says_everything_the_job_says(open_fleet: Opener) -> None:
     assert (offer.epochs, offer.batch, offer.learning_rate) == (3, 8, 0.2)
     assert (offer.recipe, offer.shard, offer.deadline_s) == ("uniform:4", "0", 100.0)
     assert offer.calibrate_steps
+    assert offer.table == parse(JOB.architecture).digest
     base = fleet.room.blobs.get(offer.base.hex())
     assert len(base) == offer.base_bytes
     assert decode(base).header.recipe == "uniform:8"

@@ -276,8 +276,9 @@ def test_a_task_from_before_a_restart_is_dropped_when_its_round_is_over(device: 
         ({"base": bytes(32)}, DeclineReason.DOWNLOAD_FAILED),
         ({"architecture": SPEC.replace("0.0625", "0.125")}, DeclineReason.UNSUPPORTED),
         ({"base_bytes": 1 << 30}, DeclineReason.DOWNLOAD_FAILED),
+        ({"table": bytes(32)}, DeclineReason.UNSUPPORTED),
     ],
-    ids=["architecture", "precision", "recipe", "no base", "base of another network", "base size"],
+    ids=["architecture", "precision", "recipe", "no base", "base of another network", "base size", "table"],
 )
 def test_an_offer_it_cannot_do_is_declined_with_the_reason(
     device: Device, hand: HandAggregator, changes: dict[str, object], reason: DeclineReason

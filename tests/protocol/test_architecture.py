@@ -1,7 +1,9 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from protocol.architecture import MOMENTS, PROFILE, Kind, Role
+from protocol.architecture import MOMENTS, PROFILE, Kind, Norm, Role
 from protocol.errors import Malformed, RemoteProtocolError, Unsupported
 from protocol.networks import parse, resnet18
 from protocol.precision import FP32, Precision
@@ -106,3 +108,23 @@ def test_the_parameter_count_is_the_size_of_the_trained_tensors() -> None:
     network = resnet18(width=0.25)
     trained = {Role.WEIGHT, Role.BIAS, Role.GAMMA, Role.BETA}
     assert sum(int(np.prod(s.shape)) for s in network.tensors(FP32) if s.role in trained) == network.parameters
+
+
+def test_the_digest_of_a_table_tells_any_two_apart_and_never_moves() -> None:
+    """A device of another release compares it with its own, so the number is part of the protocol."""
+    networks = [
+        resnet18(),
+        resnet18(stem="7x7"),
+        resnet18(nested=True),
+        resnet18(norm=Norm.GROUP),
+        resnet18(classes=11),
+        parse("cnn4:width=1,input=1x28x28,classes=10"),
+    ]
+    assert len({network.digest for network in networks}) == len(networks)
+    assert resnet18().digest.hex() == "9743ddd18bbf55970bcdf2c6a7084928a2cb2173da5e1597b1a8747f210d1319"
+
+
+def test_one_row_that_differs_changes_the_digest_of_the_table() -> None:
+    network = resnet18()
+    changed = replace(network.layers[3], padding=0)
+    assert replace(network, layers=(*network.layers[:3], changed, *network.layers[4:])).digest != network.digest

@@ -113,6 +113,16 @@ def test_a_loss_that_is_not_finite_stops_training_and_says_so(network: Architect
         train(task_for(network, "fp32"), base, digits, ignore)
 
 
+@pytest.mark.parametrize("log_step", [-200.0, 200.0])
+def test_a_step_that_vanishes_stops_training_and_its_layer_is_named(
+    network: Architecture, digits: Dataset, log_step: float
+) -> None:
+    base = base_for(network, "W4A8")
+    base["layer1.0.conv1.weight_log_step"][:] = log_step
+    with pytest.raises(TrainerError, match=r"tensor layer1\.0\.conv1\.weight_log_step stands for a step of (0|inf)"):
+        train(replace(task_for(network, "W4A8"), calibrate_steps=False), base, digits, ignore)
+
+
 def test_pictures_that_do_not_fit_the_network_are_refused(network: Architecture, digits: Dataset) -> None:
     task, base = task_for(network, "fp32"), base_for(network, "fp32")
     smaller = replace(digits, pictures_NCHW=digits.pictures_NCHW[:, :, :8])
