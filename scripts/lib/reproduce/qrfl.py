@@ -69,7 +69,7 @@ class Qrfl(Study):
     )
 
     def runs(self, tier: str, seed: int) -> Iterator[Run]:
-        """The runs of a tier; there is none on the smoke tier."""
+        """The runs of a tier, on F2 only `best` and what it is compared with; there is none on the smoke tier."""
         if tier == "f1":
             for method, precision in POST.items():
                 evaluate = tuple(dict.fromkeys(("fp32", precision)))
@@ -77,7 +77,7 @@ class Qrfl(Study):
         elif tier == "f2":
             yield _run(tier, seed, CNN4, "fp32", "fp32", ("fp32",))
         if tier != "smoke":
-            for method in MULTI:
+            for method in MULTI if tier == "f1" else ("best",):
                 evaluate = ("fp32", *map(str, INTEGER), *map(str, WEIGHTS_ONLY))
                 yield _run(tier, seed, NESTED_CNN4, method, TRAINED, evaluate)
 

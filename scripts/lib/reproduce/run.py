@@ -21,7 +21,7 @@ TIERS: Final = {
 
 TITLES: Final = {
     "f1": "Tier F1: Fashion-MNIST, IID, all of 10 devices, 25 rounds",
-    "f2": "Tier F2: Fashion-MNIST, Dirichlet 0.3, 10 of 50 devices, 60 rounds",
+    "f2": "Tier F2: Fashion-MNIST, Dirichlet 0.3, 10 of 50 devices, 40 rounds",
     "smoke": "Smoke run in place of tier R: width 0.125, 3 of 10 devices, 3 rounds of 5 epochs",
 }
 

@@ -22,7 +22,7 @@ _R = Setup("resnet18:width=1,stem=3x3,input=1x32x32,classes=10", pictures=0, sam
 
 TIERS: Final[dict[Tier, Setup]] = {
     Tier.F1: _F1,
-    Tier.F2: replace(_F1, pictures=0, partition="dirichlet:0.3", devices=50, rounds=60),
+    Tier.F2: replace(_F1, pictures=0, partition="dirichlet:0.3", devices=50, rounds=40),
     Tier.Z: replace(_F1, network="fedzip-cnn:width=1,input=1x28x28,classes=10", pictures=0),
     Tier.R: _R,
     Tier.SMOKE: replace(_R, network=_R.network.replace("width=1,", "width=0.125,"), rounds=3, last=3),
