@@ -20,8 +20,8 @@ STEP_RATE: Final = 0.1
 def optimizer_for(model: Model, learning_rate: float) -> torch.optim.Optimizer:
     """A fresh optimizer over everything that is trained.
 
-    Weight decay is for quantized and plain weights only. Gains, offsets and steps need none, and a 1-bit latent has
-    only its sign to give: decay would bring it to where the next small gradient flips it.
+    Weight decay is for quantized and plain weights only. Gains, offsets and steps need none, and a latent that is used
+    at 1 bit alone has only its sign to give: decay would bring it to where the next small gradient flips it.
     """
     groups: list[dict[str, Any]] = [
         {"params": [], "weight_decay": WEIGHT_DECAY},
@@ -40,4 +40,4 @@ def _group_of(model: Model, spec: TensorSpec) -> int:
         return 2
     if spec.role is not Role.WEIGHT:
         return 1
-    return 1 if any(network.weight_bits(spec.owner) == 1 for network in model.networks.values()) else 0
+    return 1 if all(network.weight_bits(spec.owner) == 1 for network in model.networks.values()) else 0

@@ -104,20 +104,24 @@ class _Session:
             for pictures, labels in self._shuffled_batches():
                 optimizer.zero_grad()
                 for term in self.method.terms(pictures, labels):
+                    self._require_finite(term, f"epoch {epoch + 1}, step {done + 1} of {steps}")
                     tally.add(term, labels)
                     term.loss.backward()  # type: ignore[no-untyped-call]
-                if not math.isfinite(tally.loss):
-                    self.model.check_steps()
-                    raise TrainerError(
-                        f"loss {tally.loss} in epoch {epoch + 1}, step {done + 1} of {steps}: expected a finite"
-                        f" number; learning rate {self.task.learning_rate:g} may be too high"
-                    )
                 optimizer.step()
                 self.method.settle()
                 done += 1
                 progress(Progress(done / steps, epoch + 1, tally.loss))
             self.model.check_steps()
         return tally.loss, tally.accuracy
+
+    def _require_finite(self, term: Term, where: str) -> None:
+        loss = float(term.loss.detach())
+        if not math.isfinite(loss):
+            self.model.check_steps()
+            raise TrainerError(
+                f"loss {loss} in {where}: expected a finite number; learning rate {self.task.learning_rate:g} may be"
+                " too high"
+            )
 
     @torch.no_grad()
     def measure_moments(self) -> Tensors:
@@ -173,7 +177,7 @@ class _Session:
 
 
 class _Tally:
-    """Running mean of loss and accuracy."""
+    """Running mean of loss and accuracy at the model's own precision."""
 
     def __init__(self) -> None:
         self._loss_sum = 0.0
@@ -181,9 +185,9 @@ class _Tally:
         self._count = 0
 
     def add(self, term: Term, labels: Tensor) -> None:
-        """Add a term of a batch's loss; the one with logits comes once a batch."""
-        self._loss_sum += float(term.loss.detach()) * len(labels)
+        """Add a term of a batch's loss; only the one with logits counts, which comes once a batch."""
         if term.logits is not None:
+            self._loss_sum += float(term.loss.detach()) * len(labels)
             self._count += len(labels)
             self._right += int((term.logits.argmax(1) == labels).sum())
 

@@ -95,8 +95,8 @@ class Qrfl(Study):
         """Accuracy at every width, rivals, kurtosis, steps and the nested file."""
         specs: list[Spec] = []
         for method in MULTI:
-            specs += [*_gaps("f1", method), *_gaps("f2", method, MORE_ON_F2), *_rivals(method), *_files(method)]
-        return [*specs, *_shapes(), *_steps()]
+            specs += [*_gaps("f1", method), *_rivals(method), *_files(method)]
+        return [*specs, *_gaps("f2", "best", MORE_ON_F2), *_shapes(), *_steps()]
 
     def tables(self, results: Results) -> Iterable[Table]:
         """A matrix of methods and widths for each kind of activations; F2 as a list."""
@@ -110,7 +110,7 @@ class Qrfl(Study):
         for prefix in (STEP, STEP_CALIBRATED):
             names = {step: f"{prefix}{step}" for step in STEPS}
             yield _matrix(f"{SCALED} after training, {prefix}multiplied", results, POST, names)
-        cells = [Cell("f2", "fp32", "fp32"), *(Cell("f2", m, str(p)) for m in MULTI for p in (*INTEGER, *WEIGHTS_ONLY))]
+        cells = [Cell("f2", "fp32", "fp32"), *(Cell("f2", "best", str(p)) for p in (*INTEGER, *WEIGHTS_ONLY))]
         yield listing(TITLES["f2"], results, cells, lambda _: Cell("f2", "fp32", "fp32"))
 
     def plots(self, results: Results) -> Iterator[tuple[str, str]]:

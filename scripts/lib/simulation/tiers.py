@@ -17,7 +17,7 @@ class Tier(StrEnum):
     SMOKE = "smoke"
 
 
-_F1 = Setup("cnn4:width=1,input=1x28x28,classes=10")
+_F1 = Setup("cnn4:width=1,input=1x28x28,classes=10", learning_rate=0.2)
 _R = Setup("resnet18:width=1,stem=3x3,input=1x32x32,classes=10", pictures=0, sampled=3, rounds=30, epochs=5, last=10)
 
 TIERS: Final[dict[Tier, Setup]] = {
