@@ -70,7 +70,7 @@ class Job:
     norm_limit: float = 1e4
 
     def __post_init__(self) -> None:
-        networks.parse(self.architecture)
+        nested = networks.parse(self.architecture).nested
         Recipe.parse(self.recipe)
         _check("method", self.method, Method.parse(self.method).base in EXPORTABLE, "fp32, qat, oqfl or mqat, or +kure")
         learns = Method.parse(self.method).learns_steps
@@ -81,7 +81,7 @@ class Job:
         _check("precisions", names, distinct, "at least one, each once")
         _check("precisions", names, len(self.precisions) <= MAX_PROFILES, f"at most {MAX_PROFILES}")
         for precision in self.precisions:
-            _check_exportable(precision)
+            _check_exportable(precision, nested=nested)
         _check("rounds", self.rounds, 0 <= self.rounds < 1 << 31, "0 (for ever) or more")
         _check("epochs", self.epochs, 1 <= self.epochs <= 1000, "1 to 1000")
         _check("batch", self.batch, 1 <= self.batch <= 4096, "1 to 4096")
@@ -145,9 +145,9 @@ class Job:
         return max(1, ceil(self.quorum * offered - 1e-9))  # 0.1 · 30 is a little above 3 in floating point
 
 
-def _check_exportable(precision: Precision) -> None:
+def _check_exportable(precision: Precision, *, nested: bool) -> None:
     try:
-        require_supported(precision)
+        require_supported(precision, nested=nested)
     except ExportError as error:
         raise ValueError(f"job precisions: {error}") from error
 

@@ -97,3 +97,8 @@ def test_a_fleet_that_trains_at_full_precision_calibrates_the_others_at_the_end(
 def test_a_method_whose_networks_are_not_exported_is_for_simulations(method: str) -> None:
     with pytest.raises(ValueError, match=f"job method = '{method}'"):
         replace(JOB, method=method)
+
+
+def test_a_width_that_nested_codes_do_not_have_is_refused_before_anything_is_trained() -> None:
+    with pytest.raises(ValueError, match="job precisions: precision W7A8: nested codes have"):
+        replace(JOB, architecture=f"{JOB.architecture},codes=nested", precisions=(Precision(7, 8),))

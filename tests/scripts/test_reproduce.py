@@ -211,7 +211,7 @@ def test_limits_are_those_of_the_table() -> None:
         ">= -1.5",
     ]
     assert bounds["f2.W1A32.gap"] == ">= -2"
-    assert (bounds["f1.mqat.W1A32.gap"], bounds["f1.mqat.W1A8.gap"], bounds["f2.mqat.W1A8.gap"]) == (
+    assert (bounds["f1.mqat.W1A32.gap"], bounds["f1.mqat.W1A8.gap"], bounds["f2.best.W1A8.gap"]) == (
         ">= -2",
         ">= -2.3",
         ">= -2.8",
