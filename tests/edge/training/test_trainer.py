@@ -119,7 +119,9 @@ def test_a_step_that_vanishes_stops_training_and_its_layer_is_named(
 ) -> None:
     base = base_for(network, "W4A8")
     base["layer1.0.conv1.weight_log_step"][:] = log_step
-    with pytest.raises(TrainerError, match=r"tensor layer1\.0\.conv1\.weight_log_step stands for a step of (0|nan|inf)"):
+    with pytest.raises(
+        TrainerError, match=r"tensor layer1\.0\.conv1\.weight_log_step stands for a step of (0|nan|inf)"
+    ):
         train(replace(task_for(network, "W4A8"), calibrate_steps=False), base, digits, ignore)
 
 
