@@ -33,7 +33,9 @@ def test_a_command_has_the_options_the_readme_gives_it(command: str) -> None:
 def test_a_script_is_there_and_knows_its_options(command: str) -> None:
     script, *rest = re.split(r" {2,}", command)[0].split()
     assert (ROOT / script).stat().st_mode & 0o111
-    source = (ROOT / "scripts" / "lib" / f"{Path(script).name}.py").read_text()
+    library = ROOT / "scripts" / "lib"
+    studies = Path(script).parent.name == "reproduce"
+    source = (library / "reproduce" / "cli.py" if studies else library / f"{Path(script).name}.py").read_text()
     for option in (word for word in rest if word.startswith("--") and word != "--help"):
         assert option in source or f"{option.removeprefix('--')}:" in source
 

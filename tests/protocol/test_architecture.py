@@ -111,7 +111,7 @@ def test_the_parameter_count_is_the_size_of_the_trained_tensors() -> None:
 
 
 def test_the_digest_of_a_table_tells_any_two_apart_and_never_moves() -> None:
-    """A device of another release compares it with its own, so the number is part of the protocol."""
+    """BF-068: a device of another release compares it with its own, so the number is part of the protocol."""
     networks = [
         resnet18(),
         resnet18(stem="7x7"),
