@@ -103,14 +103,22 @@ def measure(width: int, repeats: int) -> list[Row]:
             pipes.append(pipe)
         for turn in track(range(WARM_UP + repeats), f"width {width}", console=Console(stderr=True)):
             for row, pipe in zip(rows, pipes, strict=True):
-                pipe.send(True)
-                step_ms = pipe.recv()
+                step_ms = _asked(row, pipe, another=True)
                 if turn >= WARM_UP:
                     row.step_ms.append(step_ms)
         for row, pipe in zip(rows, pipes, strict=True):
-            pipe.send(False)
-            row.peak_mb = pipe.recv()
+            row.peak_mb = _asked(row, pipe, another=False)
     return rows
+
+
+def _asked(row: Row, pipe: Connection, *, another: bool) -> float:
+    """The answer of a row's process to whether it shall take another step."""
+    try:
+        pipe.send(another)
+        answer: float = pipe.recv()
+    except (EOFError, OSError):
+        sys.exit(f"the process of {row.name} ended; what it said is above")
+    return answer
 
 
 def _take_turns(pipe: Connection, spec: str, name: str) -> None:

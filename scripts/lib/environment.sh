@@ -1,6 +1,6 @@
 # Sourced by the scripts beside it: one virtual environment, made when there is none.
 #
-#   environment demo|dev   make .venv hold bitfleet with these extras; sets $PYTHON
+#   environment demo|dev|bench   make .venv hold bitfleet with these extras; sets $PYTHON
 #
 # BITFLEET_VENV   another place for the environment
 # BITFLEET_TORCH  another torch requirement, for example torch==2.9.1 on a board
@@ -9,9 +9,11 @@ environment() {
     local extras=$1 venv=${BITFLEET_VENV:-.venv} state
     state=$(cksum pyproject.toml | cut -d' ' -f1)
     PYTHON="$venv/bin/python"
-    # dev includes everything that demo has
-    if [ -e "$venv/bitfleet-$extras-$state" ] || [ -e "$venv/bitfleet-dev-$state" ]; then
+    if [ -e "$venv/bitfleet-$extras-$state" ]; then
         return
+    fi
+    if [ "$extras" = demo ] && [ -e "$venv/bitfleet-dev-$state" ]; then
+        return # dev includes everything that demo has
     fi
 
     if [ ! -x "$PYTHON" ]; then
