@@ -2,7 +2,7 @@
 
     scripts/bench/demo                             three deals, each also at fp32, about ten minutes
     scripts/bench/demo --quick                     one deal
-    scripts/bench/demo --json docs/results/demo.json
+    scripts/bench/demo --json docs/results/bench/demo.json
 
 Accuracy is that of the exported integer files on held-out pictures; bytes are `len(payload)` as sent, against the
 same updates under recipe fp32.

@@ -2,7 +2,7 @@
 
     scripts/bench/export                        full width, some ten seconds
     scripts/bench/export --quick                quarter width, a second or two
-    scripts/bench/export --json results.json    the same figures for others to check
+    scripts/bench/export --json docs/results/bench/export.json    the same figures for others to check
 
 Latency is CPU time of the calling thread on one thread, batch 1, medians over interleaved repeats: neighbours on the
 machine hardly move it. The ratio to fp32 is the result; milliseconds are context.
