@@ -53,6 +53,8 @@ STEPS: Final = {f"x{factor:g}": times(factor) for factor in (0.8, 0.9, 1.0, 1.1,
 SCALED: Final = Precision(4, 32)
 
 MULTI: Final = ("mqat", "best")
+RATES: Final = {"f1": 0.1, "f2": 0.05}
+"""Learning rates of `MULTI`: half the tier's, which suits fp32 best, since a step adds the losses of three widths."""
 POST: Final = {"fp32": "fp32", "kure": "fp32", "apqn": "W4A32", "qat": "W4A8"}
 """Methods that are quantized afterwards, and what they train at."""
 
@@ -79,7 +81,7 @@ class Qrfl(Study):
         if tier != "smoke":
             for method in MULTI if tier == "f1" else ("best",):
                 evaluate = ("fp32", *map(str, INTEGER), *map(str, WEIGHTS_ONLY))
-                yield _run(tier, seed, NESTED_CNN4, method, TRAINED, evaluate)
+                yield _run(tier, seed, NESTED_CNN4, method, TRAINED, evaluate, learning_rate=RATES[tier])
 
     def examine(self, run: Run, model: GlobalModel) -> dict[str, Any]:
         """Kurtosis; widths after training and other steps; the nested file and its slices."""
@@ -164,9 +166,11 @@ def _matrix(title: str, results: Results, labels: Iterable[str], names: dict[str
     return matrix(title, results, "f1", list(labels), names, Cell("f1", "fp32", "fp32"), note)
 
 
-def _run(tier: str, seed: int, network: str, method: str, precision: str, evaluate: tuple[str, ...]) -> Run:
-    changes = {"method": method, "precision": precision, "evaluate": evaluate}
-    return Run(tier, method, tier_setup(tier, seed, network, **changes))
+def _run(
+    tier: str, seed: int, network: str, method: str, precision: str, evaluate: tuple[str, ...], **changes: float
+) -> Run:
+    setup = tier_setup(tier, seed, network, method=method, precision=precision, evaluate=evaluate, **changes)
+    return Run(tier, method, setup)
 
 
 def _gaps(tier: str, method: str, more: float = 0.0) -> Iterator[Spec]:
