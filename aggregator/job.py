@@ -1,7 +1,7 @@
 """What the fleet is asked to learn, and how patiently: read once, checked once, never changed while running."""
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import ceil
 from typing import Final
 
@@ -70,7 +70,7 @@ class Job:
     norm_limit: float = 1e4
 
     def __post_init__(self) -> None:
-        nested = networks.parse(self.architecture).nested
+        nested = self.network.nested
         Recipe.parse(self.recipe)
         _check("method", self.method, Method.parse(self.method).base in EXPORTABLE, "fp32, qat, oqfl or mqat, or +kure")
         learns = Method.parse(self.method).learns_steps
@@ -134,7 +134,7 @@ class Job:
 
     def recipe_for(self, number: int) -> str:
         """Recipe of round `number`: without error feedback in the calibration round, which sends no weights."""
-        return str(replace(Recipe.parse(self.recipe), feedback=False)) if self.calibrates(number) else self.recipe
+        return str(Recipe.parse(self.recipe).without_feedback) if self.calibrates(number) else self.recipe
 
     def learning_rate_for(self, number: int) -> float:
         """Learning rate of round `number`, the first being 1."""

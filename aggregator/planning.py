@@ -16,7 +16,6 @@ from aggregator.merge import MAX_UPDATES
 from aggregator.model import base_payload
 from aggregator.room import Room
 from aggregator.store import Device, Model, Round, RoundState, Task, TaskState
-from protocol import networks
 from protocol.messages import Offer
 from protocol.precision import Precision, join, parse_several
 from protocol.schema import from_map, to_map, unpack_map
@@ -136,7 +135,7 @@ def make_task(room: Room, number: int, device: Device, model: Model, bases: Mapp
         seed=seed_of(room.job, number, device.id),
         calibrate_steps=room.job.calibrates_steps(number, model.precisions, parse_several(names)),
         method=room.job.method,
-        table=networks.parse(room.job.architecture).digest,
+        table=room.job.network.digest,
     )
     return Task(
         id=offer.task,

@@ -4,9 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edge.training.network import Network
-from edge.training.task import TrainerError
-from protocol.architecture import MOMENTS, Architecture, Tensors
+from edge.training.network import Network, trained
+from protocol.architecture import Architecture, Tensors
 from protocol.precision import Precision
 
 
@@ -27,10 +26,7 @@ class Model:
     ) -> None:
         self.architecture, self.precisions, self.device = architecture, precisions, device
         self.specs = architecture.tensors(*precisions)
-        self.values: dict[str, Tensor] = {}
-        for spec in self.specs:
-            value = _checked(spec.name, spec.shape, tensors).to(device)
-            self.values[spec.name] = value.requires_grad_(spec.role not in MOMENTS)
+        self.values: dict[str, Tensor] = {spec.name: trained(spec, tensors, device) for spec in self.specs}
         self.networks = {precision: self._network(precision) for precision in precisions}
 
     @property
@@ -60,12 +56,3 @@ class Model:
     def _network(self, precision: Precision) -> Network:
         mine = (spec for spec in self.specs if spec.profile in {"", str(precision)})
         return Network.over(self.architecture, precision, {spec.plain_name: self.values[spec.name] for spec in mine})
-
-
-def _checked(name: str, shape: tuple[int, ...], tensors: Tensors) -> Tensor:
-    if name not in tensors:
-        raise TrainerError(f"tensor {name} is missing: expected float32{list(shape)}")
-    if tensors[name].shape != shape:
-        raise TrainerError(f"tensor {name} has shape {tensors[name].shape}: expected {shape}")
-    value = torch.from_numpy(tensors[name].astype(np.float32))
-    return value.contiguous(memory_format=torch.channels_last) if value.dim() == 4 else value

@@ -77,7 +77,7 @@ class Network:
             require_nested(precision.weight_bits)
         self.architecture, self.precision = architecture, precision
         self.specs = architecture.tensors(precision)
-        self.values = {spec.name: _trained(spec, tensors) for spec in self.specs}
+        self.values = {spec.name: trained(spec, tensors) for spec in self.specs}
         self._rows = architecture.at(precision)
         self._spent = _spent(self._rows)
 
@@ -281,7 +281,12 @@ def _levels(pictures_NCHW: Tensor) -> Tensor:
     return x.copy_(pictures_NCHW).mul_(INPUT_STEP)
 
 
-def _trained(spec: TensorSpec, tensors: Mapping[str, Float32 | Tensor]) -> Tensor:
+def trained(spec: TensorSpec, tensors: Mapping[str, Float32 | Tensor], device: str = "cpu") -> Tensor:
+    """A tensor of the table, of torch as it is, copied from an array and with a gradient unless it is a moment.
+
+    Raises:
+        TrainerError: it is missing or has another shape than the table says.
+    """
     if spec.name not in tensors:
         raise TrainerError(f"tensor {spec.name} is missing: expected float32{list(spec.shape)}")
     given = tensors[spec.name]
@@ -292,4 +297,4 @@ def _trained(spec: TensorSpec, tensors: Mapping[str, Float32 | Tensor]) -> Tenso
     value = torch.from_numpy(given.astype(np.float32))
     if value.dim() == 4:
         value = value.contiguous(memory_format=torch.channels_last)
-    return value.requires_grad_(spec.role not in MOMENTS)
+    return value.to(device).requires_grad_(spec.role not in MOMENTS)

@@ -4,7 +4,7 @@ Grammar: stages joined by `+` in the order of encoding. `ef` (error feedback, se
 one quantizer follows: `fp32`, `uniform:b` with b from 1 to 8, or `sign`. Examples: `fp32`, `uniform:4`, `ef+sign`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Self
 
 from protocol.architecture import MOMENTS, Role
@@ -48,6 +48,11 @@ class Recipe:
 
     def __str__(self) -> str:
         return f"{_FEEDBACK if self.feedback else ''}{self.quantizer}"
+
+    @property
+    def without_feedback(self) -> Self:
+        """The same quantizer for what leaves no residual, such as a calibration."""
+        return replace(self, feedback=False)
 
     def codec(self, role: Role, *, delta: bool) -> TensorCodec:
         """The codec of a tensor.

@@ -7,25 +7,10 @@ every sign and the shifts around every PReLU are learned per channel.
 
 from typing import Final
 
-from protocol.architecture import INPUT, Architecture, Norm, Shape
+from protocol.architecture import INPUT
 from protocol.networks.builder import Builder, scaled
 from protocol.networks.resnet import BLOCKS, STAGES
 from protocol.networks.spec import Family, Options, register
-
-
-def binary18(
-    *,
-    width: float = 1.0,
-    input_shape: Shape = (3, 32, 32),
-    classes: int = 10,
-    norm: Norm = Norm.BATCH,
-    nested: bool = False,
-) -> Architecture:
-    """ResNet18's stages with a shortcut around each of the 16 convolutions.
-
-    Args and errors as for `resnet18`.
-    """
-    return FAMILY.make(Options(width, input_shape, classes, norm, nested))
 
 
 def _rows(builder: Builder, options: Options) -> str:
@@ -49,4 +34,5 @@ def _block(builder: Builder, x: str, stage: int, block: int, channels: int, stri
     return builder.prelu(f"{name}.prelu", total, scale=stream)
 
 
-FAMILY: Final = register(Family("binary18", _rows))
+binary18: Final = register(Family("binary18", _rows))
+"""ResNet18's stages with a shortcut around each of the 16 convolutions."""

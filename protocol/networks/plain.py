@@ -2,51 +2,9 @@
 
 from typing import Final
 
-from protocol.architecture import INPUT, Architecture, Norm, Shape
+from protocol.architecture import INPUT
 from protocol.networks.builder import Builder, scaled
 from protocol.networks.spec import Family, Options, register
-
-
-def cnn4(
-    *,
-    width: float = 1.0,
-    input_shape: Shape = (1, 28, 28),
-    classes: int = 10,
-    norm: Norm = Norm.BATCH,
-    nested: bool = False,
-) -> Architecture:
-    """Four 3×3 convolutions of stride 2 and global average pooling: 98,682 parameters at width 1.
-
-    Args and errors as for `resnet18`.
-    """
-    return CNN4.make(Options(width, input_shape, classes, norm, nested))
-
-
-def vgg_small(
-    *,
-    width: float = 1.0,
-    input_shape: Shape = (3, 32, 32),
-    classes: int = 10,
-    norm: Norm = Norm.BATCH,
-    nested: bool = False,
-) -> Architecture:
-    """Six 3×3 convolutions, pooled after every second one, and one linear layer: 4.66 M parameters at width 1.
-
-    The network on which low-bit quantizers are usually compared on 32×32 pictures (D. Zhang et al., "LQ-Nets", ECCV
-    2018, arXiv 1807.10029). Args and errors as for `resnet18`.
-    """
-    return VGG_SMALL.make(Options(width, input_shape, classes, norm, nested))
-
-
-def fedzip_cnn(
-    *, width: float = 1.0, input_shape: Shape = (1, 28, 28), classes: int = 10, nested: bool = False
-) -> Architecture:
-    """Two unpadded 3×3 convolutions, max pooling, a hidden layer of 128: 1,199,882 parameters at width 1.
-
-    A. Malekijoo et al., "FedZip", arXiv 2102.01593: 98 % of its weights lie in the hidden layer. It has biases
-    instead of normalisation. Args and errors as for `resnet18`.
-    """
-    return FEDZIP_CNN.make(Options(width, input_shape, classes, Norm.BATCH, nested))
 
 
 def _cnn4(builder: Builder, options: Options) -> str:
@@ -74,6 +32,19 @@ def _fedzip_cnn(builder: Builder, options: Options) -> str:
     return builder.linear("hidden", x, scaled(128, options.width), wide=True)
 
 
-CNN4: Final = register(Family("cnn4", _cnn4))
-VGG_SMALL: Final = register(Family("vgg-small", _vgg_small))
-FEDZIP_CNN: Final = register(Family("fedzip-cnn", _fedzip_cnn, normalised=False))
+cnn4: Final = register(Family("cnn4", _cnn4, input_shape=(1, 28, 28)))
+"""Four 3×3 convolutions of stride 2 and global average pooling: 98,682 parameters at width 1."""
+
+vgg_small: Final = register(Family("vgg-small", _vgg_small))
+"""Six 3×3 convolutions, pooled after every second one, and one linear layer: 4.66 M parameters at width 1.
+
+The network on which low-bit quantizers are usually compared on 32×32 pictures (D. Zhang et al., "LQ-Nets", ECCV 2018,
+arXiv 1807.10029).
+"""
+
+fedzip_cnn: Final = register(Family("fedzip-cnn", _fedzip_cnn, input_shape=(1, 28, 28), normalised=False))
+"""Two unpadded 3×3 convolutions, max pooling, a hidden layer of 128: 1,199,882 parameters at width 1.
+
+A. Malekijoo et al., "FedZip", arXiv 2102.01593: 98 % of its weights lie in the hidden layer. It has biases instead of
+normalisation.
+"""

@@ -5,42 +5,13 @@ K. He, X. Zhang, S. Ren, J. Sun, "Deep Residual Learning for Image Recognition",
 
 from typing import Final
 
-from protocol.architecture import INPUT, Architecture, Norm, Shape
+from protocol.architecture import INPUT
 from protocol.networks.builder import Builder, scaled
 from protocol.networks.spec import Family, Options, register
 
 STAGES: Final = ((64, 1), (128, 2), (256, 2), (512, 2))
 """Channels at full width and stride of the first block."""
 BLOCKS: Final = 2
-
-
-def resnet18(
-    *,
-    width: float = 1.0,
-    stem: str = "3x3",
-    input_shape: Shape = (3, 32, 32),
-    classes: int = 10,
-    norm: Norm = Norm.BATCH,
-    nested: bool = False,
-) -> Architecture:
-    """ResNet18 as a table.
-
-    Args:
-        width: multiplier of every channel count, rounded to a multiple of 4 channels, at least 4.
-        stem: `3x3` for small pictures (stride 1, no pooling), `7x7` for 224×224 (stride 2, max pooling).
-        input_shape: (C, H, W) of a picture.
-        classes: number of logits.
-        norm: what normalises its convolutions.
-        nested: whether the codes of every width are the leading bits of one 8-bit code.
-
-    Returns:
-        The table; at full width 11.17 M parameters with the 3×3 stem and 10 classes, 11.69 M with the 7×7 stem
-        and 1000 classes.
-
-    Raises:
-        Unsupported: a value outside the named bounds.
-    """
-    return FAMILY.make(Options(width, input_shape, classes, norm, nested, stem))
 
 
 def _rows(builder: Builder, options: Options) -> str:
@@ -67,4 +38,8 @@ def _basic_block(builder: Builder, x: str, name: str, channels: int, stride: int
     return builder.add(f"{name}.add", y, x, scale=stream)
 
 
-FAMILY: Final = register(Family("resnet18", _rows, stems=("3x3", "7x7")))
+resnet18: Final = register(Family("resnet18", _rows, stems=("3x3", "7x7")))
+"""Stem `3x3` for small pictures (stride 1, no pooling), `7x7` for 224×224 (stride 2, max pooling).
+
+At full width 11.17 M parameters with the 3×3 stem and 10 classes, 11.69 M with the 7×7 stem and 1000 classes.
+"""

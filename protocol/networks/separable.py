@@ -2,27 +2,12 @@
 
 from typing import Final
 
-from protocol.architecture import INPUT, Architecture, Norm, Shape
+from protocol.architecture import INPUT
 from protocol.networks.builder import Builder, scaled
 from protocol.networks.spec import Family, Options, register
 
 BLOCKS: Final = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), (512, 1))
 """Channels at full width and stride: MobileNet's first blocks, with its five equal ones left out."""
-
-
-def mobile(
-    *,
-    width: float = 1.0,
-    input_shape: Shape = (3, 32, 32),
-    classes: int = 10,
-    norm: Norm = Norm.BATCH,
-    nested: bool = False,
-) -> Architecture:
-    """A 3×3 stem of stride 2 and seven pairs of a depthwise 3×3 and a pointwise 1×1 convolution.
-
-    Args and errors as for `resnet18`.
-    """
-    return FAMILY.make(Options(width, input_shape, classes, norm, nested))
 
 
 def _rows(builder: Builder, options: Options) -> str:
@@ -33,4 +18,5 @@ def _rows(builder: Builder, options: Options) -> str:
     return builder.avgpool(x)
 
 
-FAMILY: Final = register(Family("mobile", _rows))
+mobile: Final = register(Family("mobile", _rows))
+"""A 3×3 stem of stride 2 and seven pairs of a depthwise 3×3 and a pointwise 1×1 convolution."""

@@ -26,33 +26,55 @@ class Options:
     width: float
     input_shape: Shape
     classes: int
-    norm: Norm = Norm.BATCH
-    nested: bool = False
-    stem: str = ""
+    norm: Norm
+    nested: bool
+    stem: str
 
 
 @dataclass(frozen=True)
 class Family:
-    """Networks that differ in their options alone.
+    """Networks that differ in their options alone; calling it makes one.
 
     Attributes:
         name: first word of the spec.
         rows: appends every row up to what the classifier reads, and returns that row's name.
-        stems: stems to choose from, if any.
+        input_shape: (C, H, W) of a picture unless another is asked for.
+        stems: stems to choose from, if any, the usual one first.
         normalised: whether there is normalisation to choose.
     """
 
     name: str
     rows: Callable[[Builder, Options], str]
+    input_shape: Shape = (3, 32, 32)
     stems: tuple[str, ...] = ()
     normalised: bool = True
 
-    def make(self, options: Options) -> Architecture:
-        """The network with these options.
+    def __call__(
+        self,
+        *,
+        width: float = 1.0,
+        stem: str | None = None,
+        input_shape: Shape | None = None,
+        classes: int = 10,
+        norm: Norm = Norm.BATCH,
+        nested: bool = False,
+    ) -> Architecture:
+        """The network with these options, as a table.
+
+        Args:
+            width: multiplier of every channel count, rounded to a multiple of 4 channels, at least 4.
+            stem: where the family has several.
+            input_shape: (C, H, W) of a picture.
+            classes: number of logits.
+            norm: what normalises its convolutions.
+            nested: whether the codes of every width are the leading bits of one 8-bit code.
 
         Raises:
             Unsupported: an option is out of bounds.
         """
+        if stem is None:
+            stem = self.stems[0] if self.stems else ""
+        options = Options(width, input_shape or self.input_shape, classes, norm, nested, stem)
         self._check(options)
         builder = Builder(options.input_shape)
         builder.classifier(self.rows(builder, options), options.classes)
@@ -61,7 +83,7 @@ class Family:
 
     def _spec(self, options: Options) -> str:
         values = [f"width={options.width:g}"]
-        values += [f"stem={options.stem}"] if self.stems else []
+        values += [f"stem={options.stem}"] if options.stem else []
         values += [f"input={'x'.join(map(str, options.input_shape))}", f"classes={options.classes}"]
         values += ["norm=group"] if options.norm is Norm.GROUP else []
         values += ["codes=nested"] if options.nested else []
@@ -116,15 +138,13 @@ def parse(spec: str) -> Architecture:
         )
     if match["family"] not in FAMILIES:
         raise Unsupported(f"architecture {match['family']!r}: expected one of {', '.join(FAMILIES)}")
-    network = FAMILIES[match["family"]].make(
-        Options(
-            width=float(match["width"]),
-            input_shape=(int(match["c"]), int(match["h"]), int(match["w"])),
-            classes=int(match["classes"]),
-            norm=Norm.GROUP if match["group"] else Norm.BATCH,
-            nested=bool(match["nested"]),
-            stem=match["stem"] or "",
-        )
+    network = FAMILIES[match["family"]](
+        width=float(match["width"]),
+        stem=match["stem"] or "",
+        input_shape=(int(match["c"]), int(match["h"]), int(match["w"])),
+        classes=int(match["classes"]),
+        norm=Norm.GROUP if match["group"] else Norm.BATCH,
+        nested=bool(match["nested"]),
     )
     if network.spec != spec:
         raise Malformed(f"architecture {spec[:80]!r}: not canonical, expected {network.spec!r}")

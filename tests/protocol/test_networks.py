@@ -7,7 +7,6 @@ import pytest
 from protocol.architecture import INPUT, Architecture, Kind, Norm, Role
 from protocol.errors import Malformed, RemoteProtocolError, Unsupported
 from protocol.networks import FAMILIES, binary18, cnn4, fedzip_cnn, mobile, parse, resnet18, vgg_small
-from protocol.networks.spec import Options
 from protocol.precision import FP32, Precision
 
 W4A4, W1A1 = Precision(4, 4), Precision(1, 1)
@@ -17,8 +16,7 @@ def every_network() -> list[Architecture]:
     made = []
     for family, norm, nested in product(FAMILIES.values(), Norm, (False, True)):
         if family.normalised or norm is Norm.BATCH:
-            stem = family.stems[0] if family.stems else ""
-            made.append(family.make(Options(0.25, (1, 28, 28), 10, norm, nested, stem)))
+            made.append(family(width=0.25, input_shape=(1, 28, 28), norm=norm, nested=nested))
     return made
 
 

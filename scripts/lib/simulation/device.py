@@ -91,7 +91,7 @@ def measure(order: Order) -> Update:
 
 def _calibration_header(base: Header, recipe: str, pictures: int) -> Header:
     """Error feedback is for weights, and calibration sends none."""
-    plain = str(replace(Recipe.parse(recipe), feedback=False))
+    plain = str(Recipe.parse(recipe).without_feedback)
     return replace(base, recipe=plain, content=Content.PROFILES, pictures=pictures)
 
 
