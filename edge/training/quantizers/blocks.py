@@ -36,6 +36,8 @@ def aligned(x: Tensor, like: Tensor) -> Tensor:
 
 def blocks(count: int, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """The tensors side by side, `count` entries of their first axis at a time."""
+    if len(tensors[0]) <= count:
+        return iter([tensors])  # splitting costs small networks as much as their arithmetic
     return zip(*(torch.split(x, count) for x in tensors), strict=True)
 
 
