@@ -74,7 +74,7 @@ def _ready(device: Device, now: float) -> bool:
 
 def _able(device: Device, job: Job) -> bool:
     codecs = set(device.birth["codecs"])
-    wanted = {Recipe.parse(job.recipe).quantizer, Recipe.parse(job.downlink).quantizer}
+    wanted = Recipe.parse(job.recipe).stages | Recipe.parse(job.downlink).stages
     return bool(device.precision and device.birth["trains"] and device.birth["samples"] and wanted <= codecs)
 
 

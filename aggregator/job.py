@@ -71,7 +71,8 @@ class Job:
 
     def __post_init__(self) -> None:
         nested = self.network.nested
-        Recipe.parse(self.recipe)
+        recipe = Recipe.parse(self.recipe)
+        _check("recipe", self.recipe, self.recipe == str(recipe), f"{recipe}, the usual form")
         _check("method", self.method, Method.parse(self.method).base in EXPORTABLE, "fp32, qat, oqfl or mqat, or +kure")
         learns = Method.parse(self.method).learns_steps
         _check("calibrate_last", self.calibrate_last, learns or self.calibrate_last, f"true with method {self.method}")

@@ -16,6 +16,7 @@ from aggregator.merge import MAX_UPDATES
 from aggregator.model import base_payload
 from aggregator.room import Room
 from aggregator.store import Device, Model, Round, RoundState, Task, TaskState
+from protocol.codec.recipe import Recipe
 from protocol.messages import Offer
 from protocol.precision import Precision, join, parse_several
 from protocol.schema import from_map, to_map, unpack_map
@@ -136,6 +137,7 @@ def make_task(room: Room, number: int, device: Device, model: Model, bases: Mapp
         calibrate_steps=room.job.calibrates_steps(number, model.precisions, parse_several(names)),
         method=room.job.method,
         table=room.job.network.digest,
+        codec_seed=codec_seed(room.job, number),
     )
     return Task(
         id=offer.task,
@@ -173,6 +175,11 @@ def remaining_s(room: Room, current: Round) -> float:
     """Seconds until the round's deadline."""
     duration_s = room.job.deadline_s if current.state is RoundState.COLLECTING else room.job.extension_s
     return room.deadlines.remaining_s(current.number, current.deadline_at, duration_s)
+
+
+def codec_seed(job: Job, number: int) -> int:
+    """What all devices of a round draw their rotations from, so that these can be undone once for all; 0 for none."""
+    return seed_of(job, number, "codec") >> 31 if Recipe.parse(job.recipe).is_seeded else 0
 
 
 def seed_of(job: Job, number: int, what: str) -> int:

@@ -12,7 +12,7 @@ from edge.data import Dataset, load
 from edge.meters.base import Accuracy, Meter
 from edge.work import TRAINABLE, can_train
 from protocol import networks
-from protocol.codec.recipe import recipes
+from protocol.codec.recipe import STAGES
 from protocol.messages import Birth, Cost
 
 _MIN_PACKET_BYTES = 1024
@@ -40,7 +40,7 @@ def describe(
         cores=os.cpu_count() or 1,
         memory_bytes=psutil.virtual_memory().total,
         trains=samples > 0 and can_train(),
-        codecs=recipes(),
+        codecs=STAGES,
         precisions=TRAINABLE,
         meters=() if meter.accuracy is Accuracy.MODEL else (meter.name,),
         samples=samples,

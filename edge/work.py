@@ -162,7 +162,7 @@ class Workshop:
         """
         report = trained.result.report
         content = Content.DELTA if offer.epochs else Content.PROFILES
-        header = Header(offer.architecture, offer.recipe, offer.precision, content, report.samples)
+        header = Header(offer.architecture, offer.recipe, offer.precision, content, report.samples, offer.codec_seed)
         residual = self.residuals.load(offer.architecture, offer.round)
         rng = np.random.default_rng(_seed(offer, self.device, "rounding"))
         try:

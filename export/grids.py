@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from protocol.architecture import Architecture, Layer
-from protocol.codec.bitpack import UInt8
+from protocol.codec.base import UInt8
 from protocol.precision import Int8, Precision, is_mid_rise, max_code
 
 

@@ -126,7 +126,8 @@ class Offer:
     `precision` is one, or several joined by `+` for a method that trains several. `epochs` 0 asks for their profiles
     only: moments and activation steps. `table` is the digest of the architecture's table, empty if the aggregator
     tells none. `nonce` comes back in the manifest and binds the update to this offer.
-    `deadline_s` counts from the moment the offer arrives, so that the device's clock does not matter.
+    `deadline_s` counts from the moment the offer arrives, so that the device's clock does not matter. `codec_seed` is
+    the same for all devices of a round and goes into the payload's header.
     """
 
     task: str = key(1, TASK)
@@ -146,6 +147,7 @@ class Offer:
     calibrate_steps: bool = key(15, Flag(), default=False)
     method: str = key(16, Text(48), default="oqfl")
     table: bytes = key(17, DIGEST, default=b"")
+    codec_seed: int = key(18, Int(0, (1 << 32) - 1), default=0)
 
 
 class DeclineReason(StrEnum):

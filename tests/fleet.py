@@ -23,7 +23,7 @@ from aggregator.store import Device, RefusalCount, Round, Store, Task, Update
 from protocol.architecture import Role, Tensors
 from protocol.chunks import chunk_at, chunk_count, from_bitmap
 from protocol.codec.payload import Content, Header, decode, encode
-from protocol.codec.recipe import recipes
+from protocol.codec.recipe import STAGES
 from protocol.envelope import Stamp, seal
 from protocol.messages import (
     Birth,
@@ -106,7 +106,7 @@ class Handset:
             cores=1,
             memory_bytes=1 << 30,
             trains=True,
-            codecs=recipes(),
+            codecs=STAGES,
             precisions=self.precisions,
             meters=(),
             samples=self.samples,

@@ -13,7 +13,7 @@ from mqtt_client import MqttClient, eventually
 from aggregator.broker import BrokerUrl
 from protocol.chunks import chunk_at, from_bitmap
 from protocol.codec.payload import Content, Header, encode
-from protocol.codec.recipe import recipes
+from protocol.codec.recipe import STAGES
 from protocol.envelope import Stamp, open_envelope, seal
 from protocol.messages import (
     Birth,
@@ -163,7 +163,7 @@ class WireDevice:
             cores=1,
             memory_bytes=1 << 30,
             trains=True,
-            codecs=recipes(),
+            codecs=STAGES,
             precisions=("fp32", "W8A8", "W4A8", "W2A8", "W1A8"),
             meters=(),
             samples=SAMPLES,

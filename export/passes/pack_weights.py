@@ -22,6 +22,7 @@ from export.errors import ExportError
 from export.grids import Grid, grid_of
 from protocol.architecture import Architecture
 from protocol.codec import bitpack
+from protocol.codec.base import UInt8
 from protocol.precision import Int8, Precision
 
 PLANES: Final = {1: (1,), 2: (2,), 3: (2, 1), 4: (4,), 5: (4, 1), 6: (4, 2), 7: (4, 2, 1)}
@@ -89,7 +90,7 @@ class _Packer:
             total = self._node("Add", [total, plane], f"{name}/sum{number}")
         self.nodes[-1].output[0] = name  # whoever reads the weight reads the last of these nodes
 
-    def _plane(self, name: str, index_N: bitpack.UInt8, width: int, table: str, shape: str) -> str:
+    def _plane(self, name: str, index_N: UInt8, width: int, table: str, shape: str) -> str:
         """Store the lowest `width` bits of every index and decode them to int8 of the weight's shape."""
         digits_N = index_N & np.uint8((1 << width) - 1)
         stored = self._constant(f"{name}/bytes", np.frombuffer(bitpack.pack(digits_N, width), np.uint8))

@@ -1,25 +1,58 @@
-"""The contract that every tensor codec keeps; `tests/protocol/codec/contract.py` is its test class."""
+"""The two contracts of the pipeline; `tests/codec_contract.py` and `tests/coder_contract.py` are their test classes.
+
+    values float32[N] ── TensorCodec ──▶ bytes            head (scales, ranges, centroids), then codes
+                              └─ codes uint8[M] ── Coder ──▶ bytes
+
+A codec says what the codes mean, a coder only how they lie in the bytes: without loss, and knowing nothing but how many
+there are and how many different ones there can be.
+"""
 
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from protocol.precision import Float32
 from protocol.reader import Reader
+
+UInt8 = npt.NDArray[np.uint8]
 
 
 class TensorCodec(Protocol):
     """Turns the values of one tensor into bytes and back, exactly as its docstring lays them out."""
 
-    def encode(self, values_N: Float32, rng: np.random.Generator) -> bytes:
-        """Encode finite float32[N]. `rng` feeds stochastic rounding; deterministic codecs leave it alone."""
+    def encode(self, values_N: Float32, rng: np.random.Generator, seed: int) -> bytes:
+        """Encode finite float32[N], N ≥ 1.
+
+        Args:
+            values_N: the values.
+            rng: of stochastic rounding; deterministic codecs leave it alone.
+            seed: of what both sides must draw alike, such as a rotation; below 2⁶⁴.
+        """
         ...
 
-    def decode(self, reader: Reader, count: int) -> Float32:
-        """Decode float32[count].
+    def decode(self, reader: Reader, count: int, seed: int) -> Float32:
+        """Decode float32[count]; memory is a small multiple of the tensor's, which the caller knows from its table.
 
         Raises:
-            Incomplete: the bytes end too early; nothing of the tensor's size was allocated yet.
+            Incomplete: the bytes end too early.
             Malformed: the bytes break the layout, or a value is not finite.
+        """
+        ...
+
+
+class Coder(Protocol):
+    """Turns codes into bytes and back, without loss."""
+
+    def encode(self, codes_N: UInt8, symbols: int) -> bytes:
+        """Encode uint8[N], N ≥ 0, each below `symbols`, which is 2 to 256."""
+        ...
+
+    def decode(self, reader: Reader, count: int, symbols: int) -> UInt8:
+        """Decode uint8[count], each below `symbols`.
+
+        Raises:
+            Incomplete: the bytes end too early.
+            Malformed: the bytes break the layout, or a code is too large.
         """
         ...

@@ -8,16 +8,43 @@ stream is bit j mod 8 of byte ⌊j/8⌋. Three codes of 3 bits, A = a₂a₁a₀
 The stream has ⌈N·b/8⌉ bytes; the bits after the last code are zero.
 """
 
+from typing import Final
+
 import numpy as np
 import numpy.typing as npt
 
+from protocol.codec.base import UInt8
 from protocol.errors import LocalProtocolError, Malformed
+from protocol.precision import Float32
 from protocol.reader import Reader
 
-UInt8 = npt.NDArray[np.uint8]
-
-_BLOCK = 1 << 16
+_BYTES: Final = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little")
+"""The bits of every byte."""
+_HALVES: Final = np.stack([np.arange(256) & 15, np.arange(256) >> 4], axis=1).astype(np.uint8)
+"""The lower and upper four bits of every byte."""
+_BLOCK: Final = 1 << 16
 """Codes handled at once; eight codes pass through one uint64, so a block's workspace stays in the cache."""
+
+
+class Bitpack:
+    """The same number of bits for every code, as many as the largest needs."""
+
+    def encode(self, codes_N: UInt8, symbols: int) -> bytes:
+        """`pack`."""
+        return pack(codes_N, bits_for(symbols))
+
+    def decode(self, reader: Reader, count: int, symbols: int) -> UInt8:
+        """`unpack`, and a check where there are fewer symbols than the bits can tell apart."""
+        bits = bits_for(symbols)
+        codes_N = unpack(reader, count, bits)
+        if symbols < 1 << bits and count and int(codes_N.max()) >= symbols:
+            raise Malformed(f"code {int(codes_N.max())}: expected below {symbols}")
+        return codes_N
+
+
+def bits_for(symbols: int) -> int:
+    """Bits that tell `symbols` codes apart, at least one."""
+    return max(1, (symbols - 1).bit_length())
 
 
 def packed_bytes(count: int, bits: int) -> int:
@@ -38,6 +65,11 @@ def pack(codes_N: UInt8, bits: int) -> bytes:
         return codes_N.tobytes()
     if bits == 1:
         return np.packbits(codes_N, bitorder="little").tobytes()
+    if bits == 4:
+        low_N, high_N = codes_N[::2], codes_N[1::2]
+        data = low_N.copy()
+        data[: high_N.size] |= high_N << 4
+        return data.tobytes()
     blocks = (codes_N[start : start + _BLOCK] for start in range(0, codes_N.size, _BLOCK))
     return b"".join(_pack_block(block, bits) for block in blocks)
 
@@ -57,15 +89,13 @@ def unpack(reader: Reader, count: int, bits: int) -> UInt8:
         Incomplete: too few bytes.
         Malformed: a bit after the last code is set.
     """
-    _check_bits(bits)
-    data = np.frombuffer(reader.take(packed_bytes(count, bits), f"{count} codes of {bits} bits"), dtype=np.uint8)
-    unused = packed_bytes(count, bits) * 8 - count * bits
-    if unused and int(data[-1]) >> (8 - unused):
-        raise Malformed(f"the last {unused} bits after {count} codes of {bits} bits must be zero")
+    data = read_packed(reader, count, bits)
     if bits == 8:
         return data.copy()
     if bits == 1:
         return np.unpackbits(data, count=count, bitorder="little")
+    if bits == 4:
+        return np.take(_HALVES, data, axis=0).reshape(-1)[:count]
     step = _BLOCK * bits // 8
     codes_N = np.empty(count, dtype=np.uint8)
     for block, start in enumerate(range(0, data.size, step)):
@@ -73,6 +103,26 @@ def unpack(reader: Reader, count: int, bits: int) -> UInt8:
         room = codes_N[block * _BLOCK : (block + 1) * _BLOCK]
         room[:] = codes[: room.size]
     return codes_N
+
+
+def read_packed(reader: Reader, count: int, bits: int) -> UInt8:
+    """The bytes of uint8[count] codes of `bits` bits, still packed.
+
+    Raises:
+        Incomplete: too few bytes.
+        Malformed: a bit after the last code is set.
+    """
+    _check_bits(bits)
+    data = np.frombuffer(reader.take(packed_bytes(count, bits), f"{count} codes of {bits} bits"), dtype=np.uint8)
+    unused = packed_bytes(count, bits) * 8 - count * bits
+    if unused and int(data[-1]) >> (8 - unused):
+        raise Malformed(f"the last {unused} bits after {count} codes of {bits} bits must be zero")
+    return data
+
+
+def choose(data: UInt8, count: int, values_2: Float32) -> Float32:
+    """float32[count], the first value where the stream of single bits in `data` has 0, the second where it has 1."""
+    return np.take(values_2[_BYTES], data, axis=0).reshape(-1)[:count]
 
 
 def _unpack_block(data: UInt8, bits: int) -> UInt8:

@@ -5,15 +5,26 @@ Schemes", ICML 2019, arXiv 1901.09847. With delta Δ, residual e and codec C:
 
     p = Δ + e        sent: C(p)        e' = p − C(p)
 
-Only weights have a residual; side tensors travel at 8 or 16 bits. The caller keeps e' aside until the aggregator's
-signed receipt says that C(p) counted, and forgets it otherwise.
+With momentum correction (`dgc`), so that what waits in e gathers speed as it would have in the model (Y. Lin et al.,
+"Deep Gradient Compression", ICLR 2018, arXiv 1712.01887); where something was sent, u starts again from zero:
+
+    u = m·u + Δ        p = u + e        sent: C(p)        e' = p − C(p)        u' = 0 where C(p) ≠ 0
+
+Only weights have a residual; side tensors travel at 8 or 16 bits. The caller keeps e' and u' aside until the
+aggregator's signed receipt says that C(p) counted, and forgets them otherwise.
 """
+
+from typing import Final
 
 import numpy as np
 
 from protocol.architecture import Role, Tensors
 from protocol.codec.payload import Header, decode, encode
 from protocol.codec.recipe import Recipe
+
+MOMENTUM: Final = 0.9
+_SPEED: Final = "momentum/"
+"""Before the name of a weight, names its u; no tensor has a slash there."""
 
 
 def encode_with_feedback(
@@ -24,16 +35,22 @@ def encode_with_feedback(
     Args:
         header: as for `payload.encode`; its recipe says whether feedback is on.
         tensors: the update.
-        residual: the last e by weight name; missing names count as zero.
+        residual: what the last call returned; missing names count as zero.
         rng: for stochastic rounding.
 
     Returns:
         The payload, and the next residual (empty without feedback).
     """
-    if not Recipe.parse(header.recipe).feedback:
+    feedback = Recipe.parse(header.recipe).feedback
+    if not feedback:
         return encode(header, tensors, rng), {}
     weights = [spec.name for spec in header.specs if spec.role is Role.WEIGHT]
-    corrected = tensors | {name: tensors[name] + residual.get(name, np.float32(0)) for name in weights}
+    zero, factor = np.float32(0), np.float32(MOMENTUM if feedback == "dgc" else 0)
+    speed = {name: tensors[name] + factor * residual.get(_SPEED + name, zero) for name in weights}
+    corrected = tensors | {name: speed[name] + residual.get(name, zero) for name in weights}
     payload = encode(header, corrected, rng)
     sent = decode(payload).tensors
-    return payload, {name: corrected[name] - sent[name] for name in weights}
+    left = {name: corrected[name] - sent[name] for name in weights}
+    if factor:
+        left |= {_SPEED + name: np.where(sent[name] != 0, zero, speed[name]) for name in weights}
+    return payload, left

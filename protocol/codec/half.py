@@ -21,14 +21,14 @@ _LOWEST, _HIGHEST = -120, 113
 class Half:
     """float16 with a shared exponent: 2·N + 1 bytes."""
 
-    def encode(self, values_N: Float32, rng: np.random.Generator) -> bytes:  # noqa: ARG002 (deterministic)
+    def encode(self, values_N: Float32, rng: np.random.Generator, seed: int) -> bytes:  # noqa: ARG002 (deterministic)
         """Round to nearest half after scaling."""
         _, top = np.frexp(np.abs(values_N).max())
         exponent = int(np.clip(int(top) - _TOP, _LOWEST, _HIGHEST))
         scaled_N = np.ldexp(values_N.astype(np.float64), -exponent)
         return np.int8(exponent).tobytes() + scaled_N.astype("<f2").tobytes()
 
-    def decode(self, reader: Reader, count: int) -> Float32:
+    def decode(self, reader: Reader, count: int, seed: int) -> Float32:  # noqa: ARG002
         """float32[count]."""
         what = f"{count} half floats"
         exponent = int.from_bytes(reader.take(1, what), signed=True)

@@ -20,6 +20,7 @@ from protocol import networks
 from protocol.architecture import Architecture, Role, Tensors, TensorSpec
 from protocol.codec.base import TensorCodec
 from protocol.codec.recipe import Recipe
+from protocol.codec.rotation import stream
 from protocol.errors import LocalProtocolError, Malformed, RemoteProtocolError, Unsupported
 from protocol.precision import Float32, Precision, join, parse_several
 from protocol.reader import Reader
@@ -32,6 +33,7 @@ MAX_HEADER_BYTES: Final = 512
 MAX_PICTURES: Final = 1 << 32
 PRECISIONS: Final = Text(64)
 """Room for `MAX_PROFILES` names of seven characters and what joins them."""
+MAX_SEED: Final = (1 << 32) - 1
 MAX_MAGNITUDE: Final = 1e30
 """No tensor of a network that works comes near it, and every codec can represent it."""
 
@@ -48,7 +50,8 @@ class Content(IntEnum):
 class Header:
     """What a decoder must know before the first tensor.
 
-    `precision` is one, or several joined by `+`: their profiles follow one another.
+    `precision` is one, or several joined by `+`: their profiles follow one another. `seed` is of what both sides draw
+    alike, such as rotations; tensor i, counted from 0, takes word i of its `rotation.stream`.
     """
 
     architecture: str = key(1, Text(128))
@@ -56,6 +59,7 @@ class Header:
     precision: str = key(3, PRECISIONS)
     content: Content = key(4, Choice(Content))
     pictures: int = key(5, Int(0, MAX_PICTURES))
+    seed: int = key(6, Int(0, MAX_SEED), default=0)
 
     @property
     def network(self) -> Architecture:
@@ -94,7 +98,7 @@ def encode(header: Header, tensors: Tensors, rng: np.random.Generator) -> bytes:
         LocalProtocolError: a tensor is missing, has another shape or is not finite.
     """
     packed = msgpack.packb(to_map(header))
-    body = (codec.encode(_checked(tensors, spec), rng) for spec, codec in _plan(header))
+    body = (codec.encode(_checked(tensors, spec), rng, seed) for spec, codec, seed in _plan(header))
     return b"".join([MAGIC, struct.pack("<BH", VERSION, len(packed)), packed, *body])
 
 
@@ -106,9 +110,9 @@ def decode(data: bytes | memoryview) -> Payload:
     """
     header, reader = read_header(data)
     tensors = {}
-    for spec, codec in _plan(header):
+    for spec, codec, seed in _plan(header):
         try:
-            values_N = codec.decode(reader, spec.size)
+            values_N = codec.decode(reader, spec.size, seed)
         except RemoteProtocolError as error:
             raise type(error)(f"tensor {spec.name}: {error}", error.refusal) from error
         tensors[spec.name] = values_N.reshape(spec.shape)
@@ -142,11 +146,11 @@ def read_header(data: bytes | memoryview) -> tuple[Header, Reader]:
     return header, reader
 
 
-def _plan(header: Header) -> Iterator[tuple[TensorSpec, TensorCodec]]:
-    """Which codec serves which tensor, in wire order."""
-    recipe, delta = Recipe.parse(header.recipe), header.content is not Content.WEIGHTS
-    for spec in header.specs:
-        yield spec, recipe.codec(spec.role, delta=delta)
+def _plan(header: Header) -> Iterator[tuple[TensorSpec, TensorCodec, int]]:
+    """Which codec serves which tensor, in wire order, with what seed."""
+    recipe, delta, specs = Recipe.parse(header.recipe), header.content is not Content.WEIGHTS, header.specs
+    for spec, seed in zip(specs, stream(header.seed, 0, len(specs)).tolist(), strict=True):
+        yield spec, recipe.codec(spec.role, delta=delta), seed
 
 
 def _checked(tensors: Tensors, spec: TensorSpec) -> Float32:

@@ -9,10 +9,10 @@ from protocol.reader import Reader
 class Plain:
     """float32, four bytes a value."""
 
-    def encode(self, values_N: Float32, rng: np.random.Generator) -> bytes:  # noqa: ARG002 (deterministic)
+    def encode(self, values_N: Float32, rng: np.random.Generator, seed: int) -> bytes:  # noqa: ARG002 (deterministic)
         """The values' own bytes."""
         return values_N.astype("<f4").tobytes()
 
-    def decode(self, reader: Reader, count: int) -> Float32:
+    def decode(self, reader: Reader, count: int, seed: int) -> Float32:  # noqa: ARG002
         """float32[count]."""
         return reader.floats(count, f"{count} float32 values")

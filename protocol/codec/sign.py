@@ -9,7 +9,7 @@ Layout: float32 scale ≥ 0, then ⌈N/8⌉ bytes, bit 1 for v ≥ 0 (`bitpack`,
 
 import numpy as np
 
-from protocol.codec.bitpack import pack, unpack
+from protocol.codec.bitpack import choose, pack, read_packed
 from protocol.errors import Malformed
 from protocol.precision import Float32
 from protocol.reader import Reader
@@ -18,15 +18,19 @@ from protocol.reader import Reader
 class Sign:
     """One bit a value plus four bytes for the scale."""
 
-    def encode(self, values_N: Float32, rng: np.random.Generator) -> bytes:  # noqa: ARG002 (deterministic)
+    def encode(self, values_N: Float32, rng: np.random.Generator, seed: int) -> bytes:  # noqa: ARG002 (deterministic)
         """Scale = mean|v|."""
         scale = np.abs(values_N).mean(dtype=np.float64)
         return np.array(scale, dtype="<f4").tobytes() + pack((values_N >= 0).view(np.uint8), 1)
 
-    def decode(self, reader: Reader, count: int) -> Float32:
+    def decode(self, reader: Reader, count: int, seed: int) -> Float32:  # noqa: ARG002
         """±scale as float32[count]."""
-        scale = reader.floats(1, "sign scale")[0]
-        if scale < 0:
-            raise Malformed(f"sign scale {scale}: expected zero or more")
-        positive_N = unpack(reader, count, 1)
-        return np.where(positive_N, scale, -scale).astype(np.float32)
+        return read_signed(reader, count)
+
+
+def read_signed(reader: Reader, count: int) -> Float32:
+    """A scale, zero or more, and a bit a value: 1 for plus, 0 for minus the scale."""
+    scale = reader.floats(1, "scale")[0]
+    if scale < 0:
+        raise Malformed(f"scale {scale}: expected zero or more")
+    return choose(read_packed(reader, count, 1), count, np.array([-scale, scale]))

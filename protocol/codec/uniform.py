@@ -6,36 +6,50 @@ arXiv 1610.02132; over [min, max] as in A. Reisizadeh et al., "FedPAQ", AISTATS 
 With R = max − min and step s = R/(2^b − 1), code = ⌊(v − min)/s + u⌋, u ~ U[0, 1): unbiased, the error of one value
 is below s and its variance at most s²/4.
 
-Layout: float32 min, float32 max, then the codes as `bitpack` lays them out.
+Layout: float32 min, float32 max, then the codes as the coder lays them out, by default `bitpack`.
 """
+
+from typing import Final
 
 import numpy as np
 
-from protocol.codec.bitpack import pack, unpack
+from protocol.codec.base import Coder
+from protocol.codec.bitpack import Bitpack
 from protocol.errors import Malformed
 from protocol.precision import Float32
 from protocol.reader import Reader
+
+_BLOCK: Final = 1 << 16
+_NARROW: Final = 1e-30
+"""Below, codes per unit do not fit float32."""
 
 
 class Uniform:
     """b bits a value, 1 to 8, plus eight bytes for the range."""
 
-    def __init__(self, bits: int) -> None:
-        self.bits = bits
+    def __init__(self, bits: int, coder: Coder | None = None) -> None:
         self._top = (1 << bits) - 1
+        self._coder = coder or Bitpack()
 
-    def encode(self, values_N: Float32, rng: np.random.Generator) -> bytes:
-        """Round stochastically with `rng`."""
+    def encode(self, values_N: Float32, rng: np.random.Generator, seed: int) -> bytes:  # noqa: ARG002
+        """Round stochastically with `rng`, which draws u in steps of 2⁻¹⁶."""
         low, high = values_N.min(), values_N.max()
         span = float(high) - float(low)
-        position_N = (values_N - np.float64(low)) * (self._top / span if span else 0.0)
-        codes_N = np.floor(position_N + rng.random(values_N.size)).clip(0, self._top)
-        return np.array([low, high], dtype="<f4").tobytes() + pack(codes_N.astype(np.uint8), self.bits)
+        wide_N = values_N if span > _NARROW else values_N.astype(np.float64)
+        codes_N = np.empty(values_N.size, dtype=np.uint8)
+        for start in range(0, values_N.size, _BLOCK):
+            part = slice(start, start + _BLOCK)
+            position_B = (wide_N[part] - low) * (self._top / span if span else 0.0)
+            u_B = np.frombuffer(rng.bytes(2 * position_B.size), dtype=np.uint16).astype(np.float32)
+            position_B += np.multiply(u_B, np.float32(2**-16), out=u_B)
+            codes_N[part] = np.minimum(position_B, self._top, out=position_B)
+        head = np.array([low, high], dtype="<f4").tobytes()
+        return head + self._coder.encode(codes_N, self._top + 1)
 
-    def decode(self, reader: Reader, count: int) -> Float32:
+    def decode(self, reader: Reader, count: int, seed: int) -> Float32:  # noqa: ARG002
         """The values min + code·s as float32[count]."""
         low, high = (float(bound) for bound in reader.floats(2, "uniform range"))
         if low > high:
             raise Malformed(f"uniform range: minimum {low} is above maximum {high}")
-        codes_N = unpack(reader, count, self.bits)
-        return (low + codes_N * ((high - low) / self._top)).astype(np.float32)
+        codes_N = self._coder.decode(reader, count, self._top + 1)
+        return (low + np.arange(self._top + 1) * ((high - low) / self._top)).astype(np.float32)[codes_N]

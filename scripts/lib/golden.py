@@ -4,13 +4,14 @@ Files are written only where missing; a changed layout therefore shows as a fail
 """
 
 import json
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 
 from protocol.architecture import Architecture, Role, Tensors
-from protocol.codec.payload import Content, Header, encode
-from protocol.codec.recipe import DEFAULT_RECIPE, recipes
+from protocol.codec.payload import Content, Header, Payload, decode, encode
+from protocol.codec.recipe import DEFAULT_RECIPE
 from protocol.envelope import Stamp, seal
 from protocol.messages import (
     Birth,
@@ -40,6 +41,25 @@ NETWORK = resnet18(width=0.0625, input_shape=(1, 8, 8), classes=3)
 KEY = SigningKey(bytes(range(32)))
 TOPIC, SENDER, STAMP, TIME_MS = "bitfleet/v1/home/d/pi-07/golden", "pi-07", Stamp(3, 14), 1_700_000_000_000
 DIGEST = bytes(range(32))
+RECIPES = (
+    *("fp32", "half", "sign", "ef+sign", "stosign", *(f"uniform:{bits}" for bits in range(1, 9))),
+    *("uniform:4+huffman", "uniform:4+rc", "eden:0.5", "eden:1", "eden:2", "eden:3", "eden:4", "eden:4+huffman"),
+    *(
+        "ef+eden:2+rc",
+        "topk:0.1",
+        "topk:0.1+fp32",
+        "topk:0.1+uniform:4",
+        "dgc+topk:0.1+rc",
+        "ef+stc:0.05",
+        "stc:0.05+rc",
+    ),
+    *("fedzip:z=0.2,k=3", "fedzip:z=0.2,k=5+huffman", "fedzip:z=0.2,k=3+rc"),
+)
+"""One for every layout there is."""
+DRAWN = ("uniform", "stosign")
+"""In recipes whose bytes depend on a generator of random numbers."""
+ROTATED = "eden"
+"""In recipes whose sums of floats depend on the processor's order."""
 
 MESSAGES: tuple[Message, ...] = (
     State(Status.ONLINE, 7),
@@ -98,17 +118,37 @@ def tensors(network: Architecture, precision: Precision) -> Tensors:
     return result
 
 
+def digest(payload: Payload) -> str:
+    """SHA-256 of all values in wire order, as little-endian float32."""
+    values = (payload.tensors[spec.name].astype("<f4").tobytes() for spec in payload.header.specs)
+    return sha256(b"".join(values)).hexdigest()
+
+
+def payload_name(recipe: str) -> str:
+    """The file of a recipe's golden payload."""
+    return f"payload-{recipe.replace(':', '-').replace(',', '-').replace('=', '')}.bin"
+
+
 def main() -> None:
     """Write what is missing."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     for message in MESSAGES:
         data = seal(message, topic=TOPIC, sender=SENDER, stamp=STAMP, time_ms=TIME_MS, key=KEY)
         _write(f"message-{type(message).__name__.lower()}.bin", data)
-    for recipe in (*recipes(), DEFAULT_RECIPE):
-        header = Header(NETWORK.spec, recipe, "W4A8", Content.DELTA, 40)
+    decoded = {}
+    for recipe in RECIPES:
+        header = Header(NETWORK.spec, recipe, "W4A8", Content.DELTA, 40, seed=7)
         data = encode(header, tensors(NETWORK, Precision.parse("W4A8")), np.random.default_rng(0))
-        _write(f"payload-{recipe.replace(':', '')}.bin", data)
-    facts = {"public_key": KEY.public.raw.hex(), "topic": TOPIC, "sender": SENDER, "architecture": NETWORK.spec}
+        _write(payload_name(recipe), data)
+        if ROTATED not in recipe:
+            decoded[recipe] = digest(decode(data))
+    facts = {
+        "public_key": KEY.public.raw.hex(),
+        "topic": TOPIC,
+        "sender": SENDER,
+        "architecture": NETWORK.spec,
+        "decoded": decoded,
+    }
     _write("facts.json", json.dumps(facts, indent=1).encode() + b"\n")
 
 

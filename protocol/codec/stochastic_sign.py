@@ -1,0 +1,36 @@
+"""One bit a value, drawn so that sums stay whole: +s with probability (1 + v/s)/2, else −s.
+
+R. Jin, Y. Huang, X. He, H. Dai, T. Wu, "Stochastic-Sign SGD for Federated Learning with Theoretical Guarantees",
+arXiv 2002.10940. Where all devices take the step s that the aggregator announced, Σ v̂ = s·(2·(ones) − devices):
+counting bits is all the merge has to do, and masks that cancel can hide single updates. Without bias where |v| ≤ s;
+beyond, v is clipped. The variance of one value is s² − v².
+
+Layout: float32 step s ≥ 0, then codes, 1 for +s (`bitpack`, one bit).
+"""
+
+import numpy as np
+
+from protocol.codec.bitpack import pack
+from protocol.codec.sign import read_signed
+from protocol.precision import Float32
+from protocol.reader import Reader
+
+
+class StochasticSign:
+    """One bit a value plus four bytes for the step."""
+
+    def __init__(self, step: float | None = None) -> None:
+        """With the step that was announced; without one, each tensor's largest magnitude, so that none is clipped."""
+        self._step = step
+
+    def encode(self, values_N: Float32, rng: np.random.Generator, seed: int) -> bytes:  # noqa: ARG002
+        """Draw each bit with `rng`."""
+        step = np.float32(np.abs(values_N).max() if self._step is None else self._step)
+        threshold_N = rng.random(values_N.size, dtype=np.float32)
+        threshold_N *= 2 * step
+        threshold_N -= step
+        return step.astype("<f4").tobytes() + pack((values_N >= threshold_N).view(np.uint8), 1)
+
+    def decode(self, reader: Reader, count: int, seed: int) -> Float32:  # noqa: ARG002
+        """±s as float32[count]."""
+        return read_signed(reader, count)

@@ -1,0 +1,78 @@
+import pytest
+from golden import RECIPES
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protocol.architecture import Role
+from protocol.codec.clusters import Clusters
+from protocol.codec.recipe import DEFAULT_RECIPE, STAGES, Recipe
+from protocol.codec.sign import Sign
+from protocol.codec.sparse import Sparse
+from protocol.errors import Unsupported
+
+
+@pytest.mark.parametrize("text", RECIPES)
+def test_a_recipe_prints_as_it_is_parsed(text: str) -> None:
+    """BF-041, BF-056."""
+    recipe = Recipe.parse(text)
+    assert str(recipe) == text
+    assert recipe.stages <= set(STAGES)
+    assert Recipe.parse(str(recipe.without_feedback)).feedback == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "usual"),
+    [
+        ("topk:0.0025+sign", "stc:0.0025"),
+        ("topk:.10", "topk:0.1"),
+        ("topk:0.1+half", "topk:0.1"),
+        ("fedzip:z=.20,k=03", "fedzip:z=0.2,k=3"),
+        ("eden:2.0", "eden:2"),
+    ],
+)
+def test_every_recipe_has_one_usual_form(text: str, usual: str) -> None:
+    """BF-041."""
+    assert str(Recipe.parse(text)) == usual
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "+", "ef", "rc", "zip", "sign+sign", "ef+ef+sign", "uniform:4+rc+rc", "sign ", "SIGN"),
+        *("uniform", "uniform:0", "uniform:9", "uniform:1.5", "uniform:z=0.2,k=3", "sign:1", "fp32:1"),
+        *("eden", "eden:0", "eden:1.5", "eden:5", "eden:-1", "eden:1e0"),
+        *("stc:0", "stc:1", "topk", "topk:2", "topk:nan", "topk:0.1+topk:0.1", "stc:0.1+uniform:4", "stc:0.1+sign"),
+        *("topk:0.1+eden:1", "topk:0.1+stc:0.1", "topk:0.1+stosign", "topk:0.1+fedzip:z=0.2,k=3"),
+        *("fedzip", "fedzip:0.2", "fedzip:z=0.2", "fedzip:z=0,k=3", "fedzip:z=2,k=3", "fedzip:z=0.2,k=1"),
+        *("fedzip:z=0.2,k=17", "dgc+sign", "dgc+fedzip:z=0.2,k=3"),
+        *("fp32+rc", "sign+rc", "half+huffman", "stosign+rc", "eden:1+rc", "eden:0.5+huffman", "stc:0.1+huffman"),
+    ],
+)
+def test_stages_that_are_none_or_do_not_go_together_are_named(text: str) -> None:
+    """BF-056."""
+    with pytest.raises(Unsupported, match="recipe"):
+        Recipe.parse(text)
+
+
+@given(st.text(alphabet="efdgctopkrhuman:+0123456789.,=z sign", max_size=30))
+def test_any_text_is_a_recipe_or_unsupported(text: str) -> None:
+    """BF-042."""
+    try:
+        recipe = Recipe.parse(text)
+    except Unsupported:
+        return
+    assert Recipe.parse(str(recipe)) == recipe
+
+
+def test_every_stage_has_a_recipe() -> None:
+    assert set().union(*(Recipe.parse(text).stages for text in RECIPES)) == set(STAGES)
+    assert DEFAULT_RECIPE in RECIPES
+
+
+def test_stages_become_codecs() -> None:
+    """BF-055."""
+    assert isinstance(Recipe.parse("ef+sign").codec(Role.WEIGHT, delta=True), Sign)
+    assert isinstance(Recipe.parse("stc:0.1").codec(Role.WEIGHT, delta=True), Sparse)
+    assert isinstance(Recipe.parse("fedzip:z=0.2,k=3").codec(Role.WEIGHT, delta=True), Clusters)
+    plain = Recipe.parse("fp32")
+    assert plain.codec(Role.WEIGHT, delta=True) is plain.codec(Role.MEAN, delta=False)
