@@ -21,7 +21,7 @@ UInt8 = npt.NDArray[np.uint8]
 class TensorCodec(Protocol):
     """Turns the values of one tensor into bytes and back, exactly as its docstring lays them out."""
 
-    def encode(self, values_N: Float32, rng: np.random.Generator, seed: int) -> bytes:
+    def encode(self, values_N: Float32, rng: np.random.Generator, seed: int) -> bytes | memoryview:
         """Encode finite float32[N], N ≥ 1.
 
         Args:

@@ -7,15 +7,19 @@ for its large values.
 Layout: int8 exponent e, then N little-endian float16 h. Value = h · 2^e.
 """
 
+from typing import Final
+
 import numpy as np
 
 from protocol.errors import Malformed
 from protocol.precision import Float32
 from protocol.reader import Reader, finite
 
-_TOP = 15
+_TOP: Final = 15
 _LOWEST, _HIGHEST = -120, 113
 """Exponents for which h·2^e neither loses a half's bits to float32's subnormals nor overflows float32."""
+_TALLEST: Final = float(np.finfo(np.float32).max)
+_BLOCK: Final = 1 << 14
 
 
 class Half:
@@ -23,10 +27,12 @@ class Half:
 
     def encode(self, values_N: Float32, rng: np.random.Generator, seed: int) -> bytes:  # noqa: ARG002 (deterministic)
         """Round to nearest half after scaling."""
-        _, top = np.frexp(np.abs(values_N).max())
+        _, top = np.frexp(max(values_N.max(), -values_N.min()))
         exponent = int(np.clip(int(top) - _TOP, _LOWEST, _HIGHEST))
-        scaled_N = np.ldexp(values_N.astype(np.float64), -exponent)
-        return np.int8(exponent).tobytes() + scaled_N.astype("<f2").tobytes()
+        halves_N = np.empty(values_N.size, dtype="<f2")
+        for part in _parts(values_N.size):
+            halves_N[part] = values_N[part] * np.float32(2.0**-exponent)
+        return b"".join([np.int8(exponent).tobytes(), halves_N.data.cast("B")])
 
     def decode(self, reader: Reader, count: int, seed: int) -> Float32:  # noqa: ARG002
         """float32[count]."""
@@ -34,8 +40,15 @@ class Half:
         exponent = int.from_bytes(reader.take(1, what), signed=True)
         if not _LOWEST <= exponent <= _HIGHEST:
             raise Malformed(f"{what}: exponent {exponent}, expected {_LOWEST} to {_HIGHEST}")
-        halves_N = np.frombuffer(reader.take(2 * count, what), dtype="<f2").astype(np.float64)
-        values_N = np.ldexp(finite(halves_N, what), exponent)
-        if np.abs(values_N).max() > np.finfo(np.float32).max:
-            raise Malformed(f"{what}: a value overflows float32")
-        return values_N.astype(np.float32)
+        halves_N = np.frombuffer(reader.take(2 * count, what), dtype="<f2")
+        values_N = np.empty(count, dtype=np.float32)
+        for part in _parts(count):
+            block = finite(halves_N[part].astype(np.float32), what)
+            if float(np.abs(block).max()) * 2.0**exponent > _TALLEST:
+                raise Malformed(f"{what}: a value overflows float32")
+            np.multiply(block, np.float32(2.0**exponent), out=values_N[part])
+        return values_N
+
+
+def _parts(count: int) -> list[slice]:
+    return [slice(start, start + _BLOCK) for start in range(0, count, _BLOCK)]

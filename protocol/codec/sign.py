@@ -7,6 +7,8 @@ scaled sign is a contraction, ‖v − C(v)‖² ≤ (1 − ‖v‖₁²/(N‖v�
 Layout: float32 scale ≥ 0, then ⌈N/8⌉ bytes, bit 1 for v ≥ 0 (`bitpack`, one bit). Value = ±scale.
 """
 
+from typing import Final
+
 import numpy as np
 
 from protocol.codec.bitpack import choose, pack, read_packed
@@ -14,13 +16,16 @@ from protocol.errors import Malformed
 from protocol.precision import Float32
 from protocol.reader import Reader
 
+_BLOCK: Final = 1 << 14
+
 
 class Sign:
     """One bit a value plus four bytes for the scale."""
 
     def encode(self, values_N: Float32, rng: np.random.Generator, seed: int) -> bytes:  # noqa: ARG002 (deterministic)
         """Scale = mean|v|."""
-        scale = np.abs(values_N).mean(dtype=np.float64)
+        blocks = (values_N[start : start + _BLOCK] for start in range(0, values_N.size, _BLOCK))
+        scale = sum(float(np.abs(block).sum(dtype=np.float64)) for block in blocks) / values_N.size
         return np.array(scale, dtype="<f4").tobytes() + pack((values_N >= 0).view(np.uint8), 1)
 
     def decode(self, reader: Reader, count: int, seed: int) -> Float32:  # noqa: ARG002

@@ -8,12 +8,17 @@ beyond, v is clipped. The variance of one value is s² − v².
 Layout: float32 step s ≥ 0, then codes, 1 for +s (`bitpack`, one bit).
 """
 
+from typing import Final
+
 import numpy as np
 
 from protocol.codec.bitpack import pack
 from protocol.codec.sign import read_signed
+from protocol.codec.uniform import drawn
 from protocol.precision import Float32
 from protocol.reader import Reader
+
+_BLOCK: Final = 1 << 14
 
 
 class StochasticSign:
@@ -26,10 +31,14 @@ class StochasticSign:
     def encode(self, values_N: Float32, rng: np.random.Generator, seed: int) -> bytes:  # noqa: ARG002
         """Draw each bit with `rng`."""
         step = np.float32(np.abs(values_N).max() if self._step is None else self._step)
-        threshold_N = rng.random(values_N.size, dtype=np.float32)
-        threshold_N *= 2 * step
-        threshold_N -= step
-        return step.astype("<f4").tobytes() + pack((values_N >= threshold_N).view(np.uint8), 1)
+        codes_N = np.empty(values_N.size, dtype=np.uint8)
+        for start in range(0, values_N.size, _BLOCK):
+            part = slice(start, start + _BLOCK)
+            threshold_B = drawn(rng, values_N[part].size)
+            threshold_B *= 2 * step
+            threshold_B -= step
+            codes_N[part] = values_N[part] >= threshold_B
+        return step.astype("<f4").tobytes() + pack(codes_N, 1)
 
     def decode(self, reader: Reader, count: int, seed: int) -> Float32:  # noqa: ARG002
         """±s as float32[count]."""
