@@ -9,10 +9,8 @@ transaction: killed anywhere in between, the device sends again and nothing is c
 """
 
 import math
-from dataclasses import replace
 from typing import Final
 
-import numpy as np
 from sqlalchemy.orm import Session
 
 from aggregator import outbox, refusals
@@ -22,7 +20,7 @@ from aggregator.rounds import ACCEPTING
 from aggregator.store import Round, Task, TaskState, Update
 from aggregator.uploads import Upload
 from protocol.architecture import MOMENTS
-from protocol.codec.payload import Content, Payload, decode, encode, read_header
+from protocol.codec.payload import CodedPayload, Content, fp32_bytes, read, read_header
 from protocol.errors import Refusal, RemoteProtocolError
 from protocol.messages import Manifest, Need, Outcome, Receipt
 from protocol.precision import parse_several
@@ -144,22 +142,22 @@ def _finish(session: Session, room: Room, task: Task, upload: Upload) -> None:
         _accept(session, room, task, upload.manifest, payload)
 
 
-def _checked(room: Room, task: Task, manifest: Manifest, data: bytes) -> Payload:
-    """Decode an update that is what the task asked for, finite and of a size that can be merged."""
+def _checked(room: Room, task: Task, manifest: Manifest, data: bytes) -> CodedPayload:
+    """Read an update that is what the task asked for, finite and of a size that can be merged."""
     header, _ = read_header(data)
     _require(header.architecture, room.job.architecture, "architecture", Refusal.WRONG_SHAPE)
     _require(header.precision, task.precision, "precision", Refusal.WRONG_PRECISION)
     _require(header.recipe, task.recipe, "recipe", Refusal.WRONG_RECIPE)
     expected = Content.PROFILES if room.job.calibrates(task.round) else Content.DELTA
     _require(header.content.name.lower(), expected.name.lower(), "content", Refusal.MALFORMED)
-    payload = decode(data)
+    payload = read(data)
     norm = _norm(payload)
     if not norm <= room.job.norm_limit:
         raise RemoteProtocolError(
             f"norm of the update is {norm:g}: expected at most {room.job.norm_limit:g}", Refusal.NORM
         )
     try:
-        check_headroom(header, payload.tensors, manifest.samples)
+        check_headroom(payload, manifest.samples)
     except MergeError as error:
         raise RemoteProtocolError(str(error), Refusal.NORM) from error
     return payload
@@ -170,15 +168,14 @@ def _require(found: str, expected: str, what: str, refusal: Refusal) -> None:
         raise RemoteProtocolError(f"update has {what} {found!r}: the offer said {expected!r}", refusal)
 
 
-def _norm(payload: Payload) -> float:
+def _norm(payload: CodedPayload) -> float:
     """Euclidean norm of all deltas together; moments are no deltas."""
-    deltas = (payload.tensors[spec.name] for spec in payload.header.specs if spec.role not in MOMENTS)
-    return math.sqrt(sum(float(np.square(delta, dtype=np.float64).sum()) for delta in deltas))
+    return math.hypot(*(payload.tensors[spec.name].norm() for spec in payload.header.specs if spec.role not in MOMENTS))
 
 
-def _accept(session: Session, room: Room, task: Task, manifest: Manifest, payload: Payload) -> None:
+def _accept(session: Session, room: Room, task: Task, manifest: Manifest, payload: CodedPayload) -> None:
     verdict = _verdict(room, task, manifest)
-    verdict.accepted, verdict.fp32_bytes = True, _fp32_bytes(payload)
+    verdict.accepted, verdict.fp32_bytes = True, fp32_bytes(payload.header)
     task.state = TaskState.ACCEPTED
     session.add(verdict)
     _receipt(session, room, verdict)
@@ -217,9 +214,3 @@ def _receipt(session: Session, room: Room, verdict: Update) -> None:
     digest = bytes.fromhex(verdict.digest)
     receipt = Receipt(verdict.task, verdict.round, digest, outcome, verdict.refusal, verdict.reason)
     outbox.post(session, room.topics.receipt(verdict.device, verdict.task), receipt)
-
-
-def _fp32_bytes(payload: Payload) -> int:
-    """What the same update weighs uncompressed."""
-    header = replace(payload.header, recipe="fp32")
-    return len(encode(header, payload.tensors, np.random.default_rng(0)))

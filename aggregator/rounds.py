@@ -28,7 +28,7 @@ from aggregator.room import Room
 from aggregator.store import Fact, Model, Round, RoundState, Task, TaskState, Update
 from export.errors import ExportError
 from protocol import messages
-from protocol.codec.payload import decode
+from protocol.codec.payload import read
 from protocol.errors import RemoteProtocolError
 
 MOVES: Final[Mapping[RoundState, frozenset[RoundState]]] = MappingProxyType(
@@ -269,8 +269,7 @@ def merge_journal(room: Room, current: Round) -> GlobalModel:
         journal = session.execute(rows.order_by(Update.task)).all()
     total = PartialSum(base.architecture)
     for digest, samples in journal:
-        payload = decode(room.blobs.get(digest))
-        total = total.add(payload.header, payload.tensors, samples)
+        total.add(read(room.blobs.get(digest)), samples)
     return total.finish(base)
 
 

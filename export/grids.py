@@ -5,8 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from protocol.architecture import Architecture, Layer
-from protocol.codec.base import UInt8
-from protocol.precision import Int8, Precision, is_mid_rise, max_code
+from protocol.precision import Int8, Precision, UInt8, is_mid_rise, max_code
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from protocol.errors import Malformed, Unsupported
 
 Float32 = npt.NDArray[np.float32]
 Int8 = npt.NDArray[np.int8]
+UInt8 = npt.NDArray[np.uint8]
 
 WEIGHT_BITS: Final = (1, 2, 3, 4, 5, 6, 7, 8, 16, 32)
 ACTIVATION_BITS: Final = (1, 2, 3, 4, 8, 32)

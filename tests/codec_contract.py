@@ -39,7 +39,7 @@ class CodecContract:
 
     def round_trip(self, values_N: Float32, seed: int = 0) -> Float32:
         reader = Reader(self.encode(values_N, seed))
-        decoded_N = self.codec.decode(reader, values_N.size, SEED)
+        decoded_N = self.codec.read(reader, values_N.size, SEED).values()
         reader.finish()
         return decoded_N
 
@@ -70,13 +70,13 @@ class CodecContract:
         data = self.encode(np.random.default_rng(1).normal(size=count).astype(np.float32))
         for end in range(len(data)):
             with pytest.raises(Incomplete):
-                self.codec.decode(Reader(data[:end]), count, SEED)
+                self.codec.read(Reader(data[:end]), count, SEED).values()
 
     @given(st.binary(max_size=200), st.integers(1, 5000))
     def test_any_bytes_raise_only_the_protocols_own_errors(self, data: bytes, count: int) -> None:
         """BF-042."""
         try:
-            decoded_N = self.codec.decode(Reader(data), count, SEED)
+            decoded_N = self.codec.read(Reader(data), count, SEED).values()
         except RemoteProtocolError:
             return
         assert decoded_N.shape == (count,)
@@ -88,7 +88,7 @@ class CodecContract:
         data = bytearray(self.encode(np.random.default_rng(3).normal(size=400).astype(np.float32)))
         data[position % len(data)] ^= flip
         try:
-            assert np.isfinite(self.codec.decode(Reader(bytes(data)), 400, SEED)).all()
+            assert np.isfinite(self.codec.read(Reader(bytes(data)), 400, SEED).values()).all()
         except RemoteProtocolError:
             return
 

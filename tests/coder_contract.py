@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from protocol.codec.base import Coder, UInt8
+from protocol.codec.base import Coder
 from protocol.errors import Incomplete, RemoteProtocolError
+from protocol.precision import UInt8
 from protocol.reader import Reader
 
 alphabets = st.sampled_from([2, 3, 5, 16, 255, 256])

@@ -22,8 +22,7 @@ from export.errors import ExportError
 from export.grids import Grid, grid_of
 from protocol.architecture import Architecture
 from protocol.codec import bitpack
-from protocol.codec.base import UInt8
-from protocol.precision import Int8, Precision
+from protocol.precision import Int8, Precision, UInt8
 
 PLANES: Final = {1: (1,), 2: (2,), 3: (2, 1), 4: (4,), 5: (4, 1), 6: (4, 2), 7: (4, 2, 1)}
 """Widths of the planes of a code, lowest bits first; each divides a byte."""

@@ -1,7 +1,8 @@
 """The two contracts of the pipeline; `tests/codec_contract.py` and `tests/coder_contract.py` are their test classes.
 
-    values float32[N] ── TensorCodec ──▶ bytes            head (scales, ranges, centroids), then codes
-                              └─ codes uint8[M] ── Coder ──▶ bytes
+    values float32[N] ── TensorCodec.encode ──▶ bytes ── TensorCodec.read ──▶ Coded ── values ──▶ float32[N]
+                                                  head (scales, ranges, centroids), then codes
+                                codes uint8[M] ── Coder ──▶ bytes
 
 A codec says what the codes mean, a coder only how they lie in the bytes: without loss, and knowing nothing but how many
 there are and how many different ones there can be.
@@ -10,12 +11,10 @@ there are and how many different ones there can be.
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
-from protocol.precision import Float32
+from protocol.codec.coded import Coded
+from protocol.precision import Float32, UInt8
 from protocol.reader import Reader
-
-UInt8 = npt.NDArray[np.uint8]
 
 
 class TensorCodec(Protocol):
@@ -31,8 +30,8 @@ class TensorCodec(Protocol):
         """
         ...
 
-    def decode(self, reader: Reader, count: int, seed: int) -> Float32:
-        """Decode float32[count]; memory is a small multiple of the tensor's, which the caller knows from its table.
+    def read(self, reader: Reader, count: int, seed: int) -> Coded:
+        """Read float32[count]; memory is a small multiple of the tensor's, which the caller knows from its table.
 
         Raises:
             Incomplete: the bytes end too early.

@@ -13,9 +13,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from protocol.codec.base import UInt8
 from protocol.errors import LocalProtocolError, Malformed
-from protocol.precision import Float32
+from protocol.precision import Float32, UInt8
 from protocol.reader import Reader
 
 _BYTES: Final = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little")

@@ -16,6 +16,7 @@ from typing import Final
 import numpy as np
 
 from protocol.codec.base import Coder
+from protocol.codec.coded import Dense
 from protocol.codec.golomb import Golomb
 from protocol.codec.sparse import largest
 from protocol.precision import Float32
@@ -38,10 +39,10 @@ class Clusters:
         codes_N = np.argsort(order_K)[_nearest(sparse_N, centroids_K)].astype(np.uint8)
         return centroids_K[order_K].astype("<f4").tobytes() + self._coder.encode(codes_N, self._clusters)
 
-    def decode(self, reader: Reader, count: int, seed: int) -> Float32:  # noqa: ARG002
+    def read(self, reader: Reader, count: int, seed: int) -> Dense:  # noqa: ARG002
         """Centroids as float32[count]."""
         centroids_K = reader.floats(self._clusters, "centroids")
-        return centroids_K[self._coder.decode(reader, count, self._clusters)]
+        return Dense(centroids_K[self._coder.decode(reader, count, self._clusters)])
 
 
 def _centroids(sparse_N: Float32, clusters: int) -> Float32:

@@ -21,11 +21,12 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from protocol.codec.base import Coder, UInt8
-from protocol.codec.bitpack import Bitpack
+from protocol.codec.base import Coder
+from protocol.codec.bitpack import Bitpack, read_packed
+from protocol.codec.coded import Coded, Dense, RotatedSigns
 from protocol.codec.rotation import blocks, padded_size, rotated, signs, stream, unrotated
 from protocol.errors import Malformed
-from protocol.precision import Float32
+from protocol.precision import Float32, UInt8
 from protocol.reader import Reader
 
 _POSITIVE: Final = {
@@ -71,26 +72,29 @@ class Eden:
         head = np.concatenate(scales).astype("<f4").tobytes()
         return head + self._coder.encode(np.concatenate(codes), self._levels.size)
 
-    def decode(self, reader: Reader, count: int, seed: int) -> Float32:
-        """float32[count]."""
+    def read(self, reader: Reader, count: int, seed: int) -> Coded:
+        """Signs stay packed; other levels are rotated back at once."""
         parts = list(blocks(count))
-        scales = reader.floats(sum((part.stop - part.start) // size for part, size in parts), "scales")
-        if scales.min() < 0 or scales.max() > _LARGEST_SCALE:
-            raise Malformed(f"scales from {scales.min()} to {scales.max()}: expected 0 to {_LARGEST_SCALE:g}")
+        scales_B = reader.floats(sum((part.stop - part.start) // size for part, size in parts), "scales")
+        if scales_B.min() < 0 or scales_B.max() > _LARGEST_SCALE:
+            raise Malformed(f"scales from {scales_B.min()} to {scales_B.max()}: expected 0 to {_LARGEST_SCALE:g}")
+        if self._levels.size == 2 and self._share == 1:
+            packed = read_packed(reader, padded_size(count), 1)
+            return RotatedSigns(scales_B * self._levels[1], packed, count, seed)
         total = sum((part.stop - part.start) // size * self._wanted(size) for part, size in parts)
         codes = self._coder.decode(reader, total, self._levels.size)
         values, block, code = np.empty(padded_size(count), dtype=np.float32), 0, 0
         for part, size in parts:
             number, wanted = (part.stop - part.start) // size, self._wanted(size)
             y_BK = self._levels.take(codes[code : code + number * wanted]).reshape(number, wanted)
-            y_BK *= scales[block : block + number, None]
+            y_BK *= scales_B[block : block + number, None]
             kept_BD, y_BD = self._kept(seed, count, part, size), y_BK
             if kept_BD is not None:
                 y_BD = np.zeros((number, size), dtype=np.float32)
                 y_BD[kept_BD] = y_BK.reshape(-1)
             values[part] = unrotated(y_BD, signs(seed, part).reshape(number, size)).reshape(-1)
             block, code = block + number, code + number * wanted
-        return values[:count]
+        return Dense(values[:count])
 
     def _wanted(self, size: int) -> int:
         return ceil(self._share * size)

@@ -11,6 +11,7 @@ from typing import Final
 
 import numpy as np
 
+from protocol.codec.coded import Dense
 from protocol.errors import Malformed
 from protocol.precision import Float32
 from protocol.reader import Reader, finite
@@ -34,7 +35,7 @@ class Half:
             halves_N[part] = values_N[part] * np.float32(2.0**-exponent)
         return b"".join([np.int8(exponent).tobytes(), halves_N.data.cast("B")])
 
-    def decode(self, reader: Reader, count: int, seed: int) -> Float32:  # noqa: ARG002
+    def read(self, reader: Reader, count: int, seed: int) -> Dense:  # noqa: ARG002
         """float32[count]."""
         what = f"{count} half floats"
         exponent = int.from_bytes(reader.take(1, what), signed=True)
@@ -47,7 +48,7 @@ class Half:
             if float(np.abs(block).max()) * 2.0**exponent > _TALLEST:
                 raise Malformed(f"{what}: a value overflows float32")
             np.multiply(block, np.float32(2.0**exponent), out=values_N[part])
-        return values_N
+        return Dense(values_N)
 
 
 def _parts(count: int) -> list[slice]:

@@ -18,10 +18,10 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from protocol.codec.base import UInt8
 from protocol.codec.bitpack import pack, unpack
 from protocol.codec.varint import read_varint, varint
 from protocol.errors import Incomplete, Malformed
+from protocol.precision import UInt8
 from protocol.reader import Reader
 
 Int64 = npt.NDArray[np.int64]

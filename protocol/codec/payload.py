@@ -8,8 +8,8 @@ What calibration measured has the same form, without the shared tensors.
 """
 
 import struct
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Final
 
@@ -19,6 +19,7 @@ import numpy as np
 from protocol import networks
 from protocol.architecture import Architecture, Role, Tensors, TensorSpec
 from protocol.codec.base import TensorCodec
+from protocol.codec.coded import Coded
 from protocol.codec.recipe import Recipe
 from protocol.codec.rotation import stream
 from protocol.errors import LocalProtocolError, Malformed, RemoteProtocolError, Unsupported
@@ -86,6 +87,14 @@ class Payload:
     tensors: Tensors
 
 
+@dataclass(frozen=True, slots=True)
+class CodedPayload:
+    """A payload that was read: its header, and its tensors by name as they were coded."""
+
+    header: Header
+    tensors: Mapping[str, Coded]
+
+
 def encode(header: Header, tensors: Tensors, rng: np.random.Generator) -> bytes:
     """Encode the tensors of one model.
 
@@ -109,17 +118,38 @@ def decode(data: bytes | memoryview) -> Payload:
         RemoteProtocolError: for any bytes that `encode` does not produce.
     """
     header, reader = read_header(data)
-    tensors = {}
-    for spec, codec, seed in _plan(header):
-        try:
-            values_N = codec.decode(reader, spec.size, seed)
-        except RemoteProtocolError as error:
-            raise type(error)(f"tensor {spec.name}: {error}", error.refusal) from error
-        tensors[spec.name] = values_N.reshape(spec.shape)
-        if spec.role is Role.VARIANCE and (values_N < 0).any():
-            raise Malformed(f"tensor {spec.name}: a variance below zero")
+    tensors = {spec.name: coded.values().reshape(spec.shape) for spec, coded in _read(header, reader)}
     reader.finish()
     return Payload(header, tensors)
+
+
+def read(data: bytes | memoryview) -> CodedPayload:
+    """Check a payload as `decode` does, and leave its tensors as they lie there where that saves work.
+
+    Raises:
+        RemoteProtocolError: for any bytes that `encode` does not produce.
+    """
+    header, reader = read_header(data)
+    tensors = {spec.name: coded for spec, coded in _read(header, reader)}
+    reader.finish()
+    return CodedPayload(header, tensors)
+
+
+def _read(header: Header, reader: Reader) -> Iterator[tuple[TensorSpec, Coded]]:
+    for spec, codec, seed in _plan(header):
+        try:
+            coded = codec.read(reader, spec.size, seed)
+        except RemoteProtocolError as error:
+            raise type(error)(f"tensor {spec.name}: {error}", error.refusal) from error
+        if spec.role is Role.VARIANCE and (coded.values() < 0).any():
+            raise Malformed(f"tensor {spec.name}: a variance below zero")
+        yield spec, coded
+
+
+def fp32_bytes(header: Header) -> int:
+    """The length of a payload with these tensors at full precision."""
+    plain = replace(header, recipe="fp32", seed=0)
+    return len(MAGIC) + 3 + len(msgpack.packb(to_map(plain))) + 4 * sum(spec.size for spec in header.specs)
 
 
 def read_header(data: bytes | memoryview) -> tuple[Header, Reader]:

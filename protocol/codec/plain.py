@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from protocol.codec.coded import Dense
 from protocol.precision import Float32
 from protocol.reader import Reader
 
@@ -13,6 +14,6 @@ class Plain:
         """The values' own bytes, not copied where they lie as they must."""
         return np.ascontiguousarray(values_N, dtype="<f4").data.cast("B")
 
-    def decode(self, reader: Reader, count: int, seed: int) -> Float32:  # noqa: ARG002
+    def read(self, reader: Reader, count: int, seed: int) -> Dense:  # noqa: ARG002
         """float32[count]."""
-        return reader.floats(count, f"{count} float32 values")
+        return Dense(reader.floats(count, f"{count} float32 values"))

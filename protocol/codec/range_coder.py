@@ -26,10 +26,10 @@ from typing import Final
 
 import numpy as np
 
-from protocol.codec.base import UInt8
 from protocol.codec.range_queue import PRECISION, Decoder, Encoder, Int64, UInt32, fastest_decoder, fastest_encoder
 from protocol.codec.varint import read_varint, varint
 from protocol.errors import Malformed
+from protocol.precision import UInt8
 from protocol.reader import Reader
 
 _FIRST: Final = 1 << 4

@@ -12,8 +12,8 @@ from typing import Any, Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from protocol.codec.base import UInt8
 from protocol.errors import Malformed
+from protocol.precision import UInt8
 
 Int64 = npt.NDArray[np.int64]
 UInt32 = npt.NDArray[np.uint32]

@@ -17,7 +17,7 @@ tensor has its bit.
 
 from collections.abc import Iterator
 from functools import cache
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,7 @@ import numpy.typing as npt
 from protocol.codec.bitpack import choose
 from protocol.precision import Float32
 
+Floats = TypeVar("Floats", Float32, npt.NDArray[np.float64])
 UInt64 = npt.NDArray[np.uint64]
 
 BLOCK: Final = 1 << 12
@@ -72,7 +73,7 @@ def rotated(x_BD: Float32, signs_BD: Float32) -> Float32:
     return _hadamard(x_BD * signs_BD)
 
 
-def unrotated(y_BD: Float32, signs_BD: Float32) -> Float32:
+def unrotated(y_BD: Floats, signs_BD: Float32) -> Floats:
     """Every row back: x from y."""
     return _hadamard(y_BD) * signs_BD
 
@@ -83,7 +84,7 @@ def signs(seed: int, part: slice) -> Float32:
     return choose(words.view(np.uint8), 64 * words.size, _SIGNS)
 
 
-def _hadamard(x_BD: Float32) -> Float32:
+def _hadamard(x_BD: Floats) -> Floats:
     """H/√d of every row, as two products with small matrices: H_ab is the Kronecker product of H_a and H_b."""
     count, size = x_BD.shape
     left = 1 << (size.bit_length() - 1) // 2

@@ -11,7 +11,8 @@ from typing import Final
 
 import numpy as np
 
-from protocol.codec.bitpack import choose, pack, read_packed
+from protocol.codec.bitpack import pack, read_packed
+from protocol.codec.coded import Signs
 from protocol.errors import Malformed
 from protocol.precision import Float32
 from protocol.reader import Reader
@@ -28,14 +29,14 @@ class Sign:
         scale = sum(float(np.abs(block).sum(dtype=np.float64)) for block in blocks) / values_N.size
         return np.array(scale, dtype="<f4").tobytes() + pack((values_N >= 0).view(np.uint8), 1)
 
-    def decode(self, reader: Reader, count: int, seed: int) -> Float32:  # noqa: ARG002
-        """±scale as float32[count]."""
-        return read_signed(reader, count)
+    def read(self, reader: Reader, count: int, seed: int) -> Signs:  # noqa: ARG002
+        """±scale."""
+        return read_signs(reader, count)
 
 
-def read_signed(reader: Reader, count: int) -> Float32:
-    """A scale, zero or more, and a bit a value: 1 for plus, 0 for minus the scale."""
+def read_signs(reader: Reader, count: int) -> Signs:
+    """A scale, zero or more, and a bit a value."""
     scale = reader.floats(1, "scale")[0]
     if scale < 0:
         raise Malformed(f"scale {scale}: expected zero or more")
-    return choose(read_packed(reader, count, 1), count, np.array([-scale, scale]))
+    return Signs(scale, read_packed(reader, count, 1), count)

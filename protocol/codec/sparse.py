@@ -13,9 +13,10 @@ from math import ceil
 
 import numpy as np
 
-from protocol.codec.base import Coder, TensorCodec, UInt8
+from protocol.codec.base import Coder, TensorCodec
+from protocol.codec.coded import Dense
 from protocol.codec.golomb import Golomb
-from protocol.precision import Float32
+from protocol.precision import Float32, UInt8
 from protocol.reader import Reader
 
 
@@ -32,14 +33,14 @@ class Sparse:
         kept_K = values_N[kept_N.view(bool)]
         return positions + self._inner.encode(kept_K, rng, seed) if kept_K.size else positions
 
-    def decode(self, reader: Reader, count: int, seed: int) -> Float32:
+    def read(self, reader: Reader, count: int, seed: int) -> Dense:
         """float32[count], mostly zeros."""
         kept_N = self._coder.decode(reader, count, 2).view(bool)
         values_N = np.zeros(count, dtype=np.float32)
         number = int(kept_N.sum())
         if number:
-            values_N[kept_N] = self._inner.decode(reader, number, seed)
-        return values_N
+            values_N[kept_N] = self._inner.read(reader, number, seed).values()
+        return Dense(values_N)
 
 
 def largest(values_N: Float32, share: float) -> UInt8:

@@ -13,7 +13,8 @@ from typing import Final
 import numpy as np
 
 from protocol.codec.bitpack import pack
-from protocol.codec.sign import read_signed
+from protocol.codec.coded import Signs
+from protocol.codec.sign import read_signs
 from protocol.codec.uniform import drawn
 from protocol.precision import Float32
 from protocol.reader import Reader
@@ -40,6 +41,6 @@ class StochasticSign:
             codes_N[part] = values_N[part] >= threshold_B
         return step.astype("<f4").tobytes() + pack(codes_N, 1)
 
-    def decode(self, reader: Reader, count: int, seed: int) -> Float32:  # noqa: ARG002
-        """±s as float32[count]."""
-        return read_signed(reader, count)
+    def read(self, reader: Reader, count: int, seed: int) -> Signs:  # noqa: ARG002
+        """±s."""
+        return read_signs(reader, count)

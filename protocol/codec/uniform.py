@@ -15,6 +15,7 @@ import numpy as np
 
 from protocol.codec.base import Coder
 from protocol.codec.bitpack import Bitpack
+from protocol.codec.coded import Dense
 from protocol.errors import Malformed
 from protocol.precision import Float32
 from protocol.reader import Reader
@@ -45,13 +46,13 @@ class Uniform:
         head = np.array([low, high], dtype="<f4").tobytes()
         return head + self._coder.encode(codes_N, self._top + 1)
 
-    def decode(self, reader: Reader, count: int, seed: int) -> Float32:  # noqa: ARG002
+    def read(self, reader: Reader, count: int, seed: int) -> Dense:  # noqa: ARG002
         """The values min + code·s as float32[count]."""
         low, high = (float(bound) for bound in reader.floats(2, "uniform range"))
         if low > high:
             raise Malformed(f"uniform range: minimum {low} is above maximum {high}")
         codes_N = self._coder.decode(reader, count, self._top + 1)
-        return (low + np.arange(self._top + 1) * ((high - low) / self._top)).astype(np.float32)[codes_N]
+        return Dense((low + np.arange(self._top + 1) * ((high - low) / self._top)).astype(np.float32)[codes_N])
 
 
 def drawn(rng: np.random.Generator, count: int) -> Float32:

@@ -25,7 +25,7 @@ from export import ort
 from export.passes import to_onnx
 from export.reference import IntegerNetwork
 from export.writer import LOGITS, serialize
-from protocol.codec.payload import decode
+from protocol.codec.payload import read
 from protocol.precision import FP32, Precision
 from reproduce.latents import only
 
@@ -46,8 +46,7 @@ def calibrated(setup: Setup, model: GlobalModel, precision: Precision) -> Global
     for index in sampled(setup, setup.rounds):
         order = Order(setup, setup.rounds, index, base, fresh=True, processor=PROCESSOR)
         update = device.measure(order)
-        payload = decode(update.payload)
-        merged = merged.add(payload.header, payload.tensors, update.samples)
+        merged.add(read(update.payload), update.samples)
     return merged.finish(model)
 
 

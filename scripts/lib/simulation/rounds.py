@@ -18,7 +18,7 @@ from edge.training.task import TrainerError
 from export.errors import ExportError
 from protocol import networks
 from protocol.architecture import Tensors
-from protocol.codec.payload import decode
+from protocol.codec.payload import read
 from protocol.codec.recipe import Recipe
 from protocol.errors import ProtocolError
 from protocol.method import Method
@@ -148,8 +148,7 @@ def _merged(architecture: str, answers: Sequence[Answer], number: int) -> tuple[
     for index, answer in answers:
         try:
             update = answer.result()
-            payload = decode(update.payload)
-            merged = merged.add(payload.header, payload.tensors, update.samples)
+            merged.add(read(update.payload), update.samples)
         except (TrainerError, ProtocolError, MergeError) as error:
             for _, rest in answers:
                 rest.cancel()

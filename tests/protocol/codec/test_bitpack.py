@@ -4,8 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from protocol.codec.bitpack import UInt8, pack, packed_bytes, unpack
+from protocol.codec.bitpack import pack, packed_bytes, unpack
 from protocol.errors import LocalProtocolError, Malformed
+from protocol.precision import UInt8
 from protocol.reader import Reader
 
 

@@ -36,7 +36,7 @@ class TestPlain(CodecContract):
     def test_a_value_that_is_not_finite_is_refused(self, value: float) -> None:
         """BF-043."""
         with pytest.raises(Malformed, match="finite"):
-            self.codec.decode(Reader(struct.pack("<f", value)), 1, SEED)
+            self.codec.read(Reader(struct.pack("<f", value)), 1, SEED).values()
 
 
 class TestHalf(CodecContract):
@@ -56,12 +56,12 @@ class TestHalf(CodecContract):
     def test_an_exponent_out_of_range_is_refused(self, data: bytes) -> None:
         """BF-054."""
         with pytest.raises(Malformed, match="exponent"):
-            self.codec.decode(Reader(data), 1, SEED)
+            self.codec.read(Reader(data), 1, SEED).values()
 
     def test_a_value_that_overflows_is_refused(self) -> None:
         """BF-043."""
         with pytest.raises(Malformed, match="overflows"):
-            self.codec.decode(Reader(struct.pack("<be", 113, 65504.0)), 1, SEED)
+            self.codec.read(Reader(struct.pack("<be", 113, 65504.0)), 1, SEED).values()
 
 
 class UniformContract(CodecContract):
@@ -97,7 +97,7 @@ def test_uniform_by_hand() -> None:
 def test_a_uniform_range_that_is_none_is_refused(bounds: tuple[float, float]) -> None:
     """BF-052, BF-043."""
     with pytest.raises(Malformed):
-        Uniform(1).decode(Reader(struct.pack("<2f", *bounds) + b"\x00"), 1, SEED)
+        Uniform(1).read(Reader(struct.pack("<2f", *bounds) + b"\x00"), 1, SEED).values()
 
 
 class TestSign(CodecContract):
@@ -123,7 +123,7 @@ class TestSign(CodecContract):
     def test_a_negative_scale_or_bits_after_the_last_sign_are_refused(self, data: bytes) -> None:
         """BF-053, BF-050."""
         with pytest.raises(Malformed):
-            self.codec.decode(Reader(data), 4, SEED)
+            self.codec.read(Reader(data), 4, SEED).values()
 
 
 class TestStochasticSign(CodecContract):
@@ -165,7 +165,8 @@ class EdenContract(CodecContract):
         """BF-058: over rotations, the mean comes closer as 1/√(their number)."""
         values_N, number = VALUES[:640], 300
         decoded = [
-            self.codec.decode(Reader(self.codec.encode(values_N, RNG, seed)), 640, seed) for seed in range(number)
+            self.codec.read(Reader(self.codec.encode(values_N, RNG, seed)), 640, seed).values()
+            for seed in range(number)
         ]
         error_N = np.mean(decoded, axis=0) - values_N
         expected = self.error / number
@@ -203,7 +204,7 @@ class TestEdenInFeedback(CodecContract):
     def test_it_leaves_the_smallest_residual(self, rate: float, error: float) -> None:
         """BF-058: never more than was there, even far below one bit, where the unbiased scale would diverge."""
         codec, values_N = Eden(rate, contractive=True), RNG.normal(size=40_000).astype(np.float32)
-        left_N = values_N - codec.decode(Reader(codec.encode(values_N, RNG, SEED)), values_N.size, SEED)
+        left_N = values_N - codec.read(Reader(codec.encode(values_N, RNG, SEED)), values_N.size, SEED).values()
         assert (left_N**2).sum() / (values_N**2).sum() == pytest.approx(error, rel=0.05)
 
 

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from coder_contract import AWKWARD, CoderContract, ratio, zipf
 
-from protocol.codec.base import UInt8
 from protocol.codec.bitpack import Bitpack
 from protocol.codec.golomb import Golomb
 from protocol.codec.huffman import Huffman
@@ -12,6 +11,7 @@ from protocol.codec.range_coder import RangeCoder
 from protocol.codec.range_queue import LibraryDecoder, LibraryEncoder, PlainDecoder, PlainEncoder
 from protocol.codec.varint import read_varint, varint
 from protocol.errors import Malformed
+from protocol.precision import UInt8
 from protocol.reader import Reader
 
 
