@@ -90,6 +90,13 @@ def serve(
         str | None,
         typer.Option(help="How devices train: oqfl (learned steps, one precision each), best (every precision), …"),
     ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            help="How devices code updates: ef+sign (one bit a weight), eden:1, uniform:4+rc, ef+stc:0.0025, fp32, …",
+            show_default="ef+sign",
+        ),
+    ] = None,
     rounds: Annotated[int | None, typer.Option(help="Rounds of training; 0 for ever.")] = None,
 ) -> None:
     """Run the aggregator until it is stopped.
@@ -112,7 +119,7 @@ def serve(
             "broker_host": broker_host,
             "broker_port": broker_port,
             "holdout": holdout,
-            "job": {"architecture": architecture, "method": method, "rounds": rounds},
+            "job": {"architecture": architecture, "method": method, "recipe": recipe, "rounds": rounds},
         },
     )
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)

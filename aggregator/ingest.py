@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from aggregator import outbox, refusals
 from aggregator.merge import MergeError, check_headroom
+from aggregator.planning import codec_seed
 from aggregator.room import Room
 from aggregator.rounds import ACCEPTING
 from aggregator.store import Round, Task, TaskState, Update
@@ -148,6 +149,7 @@ def _checked(room: Room, task: Task, manifest: Manifest, data: bytes) -> CodedPa
     _require(header.architecture, room.job.architecture, "architecture", Refusal.WRONG_SHAPE)
     _require(header.precision, task.precision, "precision", Refusal.WRONG_PRECISION)
     _require(header.recipe, task.recipe, "recipe", Refusal.WRONG_RECIPE)
+    _require(str(header.seed), str(codec_seed(room.job, task.round)), "seed", Refusal.WRONG_RECIPE)
     expected = Content.PROFILES if room.job.calibrates(task.round) else Content.DELTA
     _require(header.content.name.lower(), expected.name.lower(), "content", Refusal.MALFORMED)
     payload = read(data)

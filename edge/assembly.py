@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 
 JOURNAL_FILE: Final = "journal"
 MODELS_FOLDER: Final = "models"
+WORK_FOLDER: Final = "work"
 
 
 def open_journal(config: Config, on_state: Callable[[Lifecycle], None] = lambda _: None) -> Journal:
@@ -74,7 +75,7 @@ def assembled(config: Config, membership: Membership, journal: Journal, http: Po
     with TrainerProcess(config.trainer_limits) as trainer, CrashLoop(journal) as crash_loop:
         workshop = Workshop(
             device=device,
-            folder=_made(folder / "work"),
+            folder=_made(folder / WORK_FOLDER),
             data=config.data,
             classes=config.classes,
             downloads=downloads,

@@ -18,10 +18,12 @@ import typer
 import urllib3
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import track
 from rich.table import Table
 
 from edge.agent import Agent
-from edge.assembly import MODELS_FOLDER, assembled, open_journal
+from edge.assembly import MODELS_FOLDER, WORK_FOLDER, assembled, open_journal
+from edge.codecs import SHOWN, last_update, measure
 from edge.config import Config, ConfigError, read_config
 from edge.courier import Revoked
 from edge.data import DataError
@@ -34,7 +36,9 @@ from edge.membership import Membership, MembershipError, device_key, forget_memb
 from edge.provision import Provisioner
 from edge.runtime import ModelRefused, NoModel, Runtime
 from edge.state import Journal
+from edge.training.task import TrainerError
 from protocol.architecture import Shape
+from protocol.errors import ProtocolError
 from protocol.precision import Float32
 
 EXPECTED: Final = (
@@ -46,7 +50,9 @@ EXPECTED: Final = (
     ModelRefused,
     NoModel,
     OSError,
+    ProtocolError,
     Revoked,
+    TrainerError,
 )
 """Errors whose message says all there is to say; anything else is a bug and keeps its traceback."""
 
@@ -64,6 +70,8 @@ app = typer.Typer(
         bitfleet-edge run --aggregator http://10.0.0.2:8700 --data ~/pictures
 
         bitfleet-edge infer ~/pictures/cat/0001.jpg
+
+        bitfleet-edge codecs
 
     Settings that stay belong into a TOML file, named by --config or BITFLEET_EDGE_CONFIG.
     """,
@@ -196,6 +204,40 @@ def rollback(config: ConfigFile = None, state: StateDir = None) -> None:
         runtime, _ = Runtime.restore(settings.state_dir / MODELS_FOLDER)
         slot = runtime.rollback()
     Console().print(f"runs model version {slot.version} at {slot.precision} again")
+
+
+@app.command()
+def codecs(
+    recipes: Annotated[
+        list[str] | None, typer.Argument(help="Recipes to measure; default: one or two of each kind.")
+    ] = None,
+    config: ConfigFile = None,
+    state: StateDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what each recipe makes of the update that this device trained last: bits, error and time.
+
+    A recipe is how updates are coded; the aggregator chooses one for the fleet. bpp counts every byte of the payload,
+    header and side tensors too. The error is ‖decoded − update‖²/‖update‖² of the weights; with ef+ before a recipe,
+    what it drops is added to the next update.
+
+    Examples:
+        bitfleet-edge codecs
+
+        bitfleet-edge codecs sign eden:1 ef+stc:0.01 uniform:4+rc --json
+    """
+    settings = _settings(config, state)
+    update = last_update(settings.state_dir / WORK_FOLDER)
+    chosen = track(recipes or SHOWN, "measuring", console=Console(stderr=True), transient=True)
+    rows = [measure(update, recipe) for recipe in chosen]
+    if as_json:
+        print(json.dumps([asdict(row) for row in rows]))
+        return
+    table = Table("recipe", "bytes", "bpp", "error", "encode", "decode", title=f"{update.report.architecture}")
+    for row in rows:
+        times = f"{row.encode_ms:.1f} ms", f"{row.decode_ms:.1f} ms"
+        table.add_row(row.recipe, f"{row.payload_bytes:,}", f"{row.bpp:.4g}", f"{row.error:.4g}", *times)
+    Console().print(table)
 
 
 @app.command()

@@ -146,7 +146,9 @@ class Workshop:
             method=offer.method,
         )
         classes = self.classes or networks.parse(offer.architecture).classes
-        request = TrainingRequest(task, base, self.data, self.folder / "result.npz", classes)
+        # What moved weights stays until the next that does: `codecs` measures recipes on it.
+        result_path = self.folder / ("result.npz" if offer.epochs else "measured.npz")
+        request = TrainingRequest(task, base, self.data, result_path, classes)
         timeout_s = max(MIN_PATIENCE_S, PATIENCE * left_s)
         before_mj = self.meter.read_mj()
         result = read_result(self.trainer.run(request, on_progress, timeout_s=timeout_s))

@@ -147,7 +147,7 @@ class Handset:
         base = decode(self.fleet.room.blobs.get(offer.base.hex()))
         assert base.header.content is Content.WEIGHTS
         content = Content.DELTA if offer.epochs else Content.PROFILES
-        fields = Header(offer.architecture, offer.recipe, offer.precision, content, self.samples)
+        fields = Header(offer.architecture, offer.recipe, offer.precision, content, self.samples, offer.codec_seed)
         tensors = delta_tensors(*parse_several(offer.precision), seed=offer.seed)
         spoil(tensors)
         return encode(replace(fields, **header), tensors, np.random.default_rng(offer.seed))

@@ -73,6 +73,7 @@ class Report:
         held_out_accuracy: fraction right on the pictures kept back, None when there are none.
         wall_s: elapsed time.
         cpu_s: processor time.
+        architecture: of the network, as the task named it; precision likewise.
     """
 
     samples: int
@@ -81,6 +82,8 @@ class Report:
     held_out_accuracy: float | None
     wall_s: float
     cpu_s: float
+    architecture: str
+    precision: str
 
     @property
     def accuracy(self) -> float:

@@ -69,6 +69,8 @@ def train(
         held_out_accuracy=session.held_out_accuracy(),
         wall_s=time.perf_counter() - began_s,
         cpu_s=time.process_time() - began_cpu_s,
+        architecture=task.architecture,
+        precision=task.precision,
     )
     roles = {spec.name: spec.role for spec in session.model.specs}
     tensors = session.model.tensors()

@@ -35,7 +35,10 @@ from protocol.errors import Unsupported
 DEFAULT_RECIPE: Final = "ef+sign"
 
 STAGES: Final = (
-    *("ef", "dgc", "topk", "fp32", "half", "uniform", "sign", "stosign", "eden", "fedzip", "huffman", "rc"),
+    *("ef", "dgc"),
+    "topk",
+    *("fp32", "half", "uniform", "sign", "stosign", "eden", "fedzip"),
+    *("huffman", "rc"),
 )
 """Every stage this version can encode and decode, as an agent lists them in its birth."""
 

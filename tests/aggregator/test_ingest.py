@@ -169,6 +169,7 @@ def test_a_truncated_manifest_is_counted(fleet: Fleet, length: int) -> None:
     [
         ({"precision": "fp32"}, "wrong-precision"),
         ({"recipe": "uniform:4"}, "wrong-recipe"),
+        ({"seed": 5}, "wrong-recipe"),
         ({"content": Content.WEIGHTS}, "malformed"),
     ],
 )

@@ -9,7 +9,7 @@ from aggregator import handlers, outbox, rounds
 from aggregator.rounds import MOVES, IllegalMove
 from aggregator.store import Export, Round, RoundState, Task
 from export.errors import CheckFailed
-from protocol.messages import ModelOffer, Offer, Status
+from protocol.messages import ModelOffer, Offer, Outcome, Status
 from protocol.messages import RoundState as RoundMessage
 
 # --- the table ---
@@ -250,6 +250,22 @@ def test_an_export_that_differs_from_its_reference_aborts_the_round(
     (row,) = fleet.rows(Round)
     assert (row.state, row.note) == ("aborted", "validation failed: picture 3: logits differ")
     assert (fleet.version(), fleet.rows(Export)) == (0, [])
+
+
+@pytest.mark.parametrize("recipe", ["eden:1", "stosign", "ef+stc:0.05+rc", "fedzip:z=0.2,k=3", "uniform:4+huffman"])
+def test_every_kind_of_codec_makes_a_round(open_fleet: Opener, recipe: str) -> None:
+    """BF-045: and all devices of a round draw from one seed, where they draw at all."""
+    fleet = open_fleet(replace(JOB, recipe=recipe))
+    phones = fleet.connected("a", "b")
+    fleet.run()
+    offers = [phone.offer() for phone in phones]
+    assert len({offer.codec_seed for offer in offers}) == 1
+    assert (offers[0].codec_seed > 0) == (recipe == "eden:1")
+    for phone, offer in zip(phones, offers, strict=True):
+        phone.upload(offer, phone.train(offer))
+        assert phone.receipt().outcome is Outcome.ACCEPTED
+    fleet.run()
+    assert fleet.state() == "announced"
 
 
 def test_a_damaged_update_in_the_journal_aborts_the_round(fleet: Fleet) -> None:

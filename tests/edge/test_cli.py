@@ -9,14 +9,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from edge_support import DEVICE, PICTURES, HandAggregator, broker, export, slot_of, write_digits
+from edge_support import DEVICE, NETWORK, PICTURES, HandAggregator, broker, export, slot_of, write_digits
 from mqtt_client import eventually
 from PIL import Image
 
+from edge.codecs import SHOWN
+from edge.data import load as load_pictures
 from edge.lifecycle import Lifecycle
 from edge.runtime import Runtime
 from edge.state import load
+from edge.training.files import write_result
+from edge.training.task import TrainingTask
+from edge.training.trainer import train
+from protocol.initial import initial_tensors
 from protocol.messages import Birth, State, Status, Telemetry
+from protocol.precision import Precision
 
 ROOT = Path(__file__).parent.parent.parent
 COMMAND = [sys.executable, "-m", "edge.cli"]
@@ -40,7 +47,7 @@ def hand(tmp_path: Path) -> Iterator[HandAggregator]:
         yield hand
 
 
-@pytest.mark.parametrize("command", ["run", "join", "infer", "rollback", "doctor"])
+@pytest.mark.parametrize("command", ["run", "join", "infer", "rollback", "codecs", "doctor"])
 def test_help_teaches_with_an_example(command: str) -> None:
     assert f"bitfleet-edge {command}" in edge(command, "--help").stdout
     assert command in edge("--help").stdout
@@ -86,6 +93,24 @@ def test_expected_errors_are_one_line_and_exit_code_1(tmp_path: Path) -> None:
         done = edge(*arguments, "--state", tmp_path / "state", expect=1)
         assert message in done.stderr
         assert done.stderr.strip().count("\n") == 0, done.stderr
+
+
+def test_codecs_are_measured_on_the_last_update(tmp_path: Path) -> None:
+    """A real update: one epoch on real pictures."""
+    assert "no update in" in edge("codecs", "--state", tmp_path, expect=1).stderr
+    write_digits(tmp_path / "digits.npz")
+    task = TrainingTask(NETWORK.spec, "W4A8", 1, 16, 0.05, 0, calibrate_steps=True)
+    base = initial_tensors(NETWORK, Precision.parse("W4A8"), 0)
+    pictures = load_pictures(tmp_path / "digits.npz", input_shape=NETWORK.input_shape)
+    (tmp_path / "work").mkdir()
+    write_result(tmp_path / "work" / "result.npz", train(task, base, pictures, lambda _: None))
+    rows = {row["recipe"]: row for row in json.loads(edge("codecs", "--state", tmp_path, "--json").stdout)}
+    assert set(rows) == set(SHOWN)
+    assert rows["fp32"]["error"] == 0
+    assert rows["eden:4"]["error"] < rows["eden:2"]["error"] < rows["eden:1"]["error"] < rows["stc:0.0025"]["error"] < 1
+    assert rows["stc:0.0025"]["bpp"] < rows["sign"]["bpp"] < rows["uniform:4+rc"]["bpp"] < rows["uniform:4"]["bpp"]
+    assert "topk:0.5" in edge("codecs", "topk:.5", "--state", tmp_path).stdout
+    assert "recipe 'zip'" in edge("codecs", "zip", "--state", tmp_path, expect=1).stderr
 
 
 def test_doctor_fails_with_advice_and_speaks_json(tmp_path: Path) -> None:

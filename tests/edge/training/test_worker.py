@@ -222,7 +222,9 @@ def test_the_child_ends_when_its_parent_is_killed_in_mid_task(request_for: Reque
 
 
 def test_a_result_survives_its_file_and_a_damaged_one_is_named(tmp_path: Path) -> None:
-    result = TrainingResult({"a.weight": np.arange(6, dtype=np.float32)}, Report(5, 0.5, 0.75, None, 1.5, 1.25))
+    result = TrainingResult(
+        {"a.weight": np.arange(6, dtype=np.float32)}, Report(5, 0.5, 0.75, None, 1.5, 1.25, "cnn4", "W4A8")
+    )
     path = tmp_path / "result.npz"
     write_result(path, result)
     returned = read_result(path)
