@@ -20,7 +20,7 @@ from aggregator.room import Room
 from aggregator.rounds import ACCEPTING
 from aggregator.store import Round, Task, TaskState, Update
 from aggregator.uploads import Upload
-from protocol.architecture import MOMENTS
+from protocol.codec.coded import Dense
 from protocol.codec.payload import CodedPayload, Content, fp32_bytes, read, read_header
 from protocol.errors import Refusal, RemoteProtocolError
 from protocol.messages import Manifest, Need, Outcome, Receipt
@@ -172,7 +172,7 @@ def _require(found: str, expected: str, what: str, refusal: Refusal) -> None:
 
 def _norm(payload: CodedPayload) -> float:
     """Euclidean norm of all deltas together; moments are no deltas."""
-    return math.hypot(*(payload.tensors[spec.name].norm() for spec in payload.header.specs if spec.role not in MOMENTS))
+    return math.hypot(Dense(payload.deltas_N).norm(), *(coded.norm() for coded in payload.weights.values()))
 
 
 def _accept(session: Session, room: Room, task: Task, manifest: Manifest, payload: CodedPayload) -> None:

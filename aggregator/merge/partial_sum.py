@@ -15,8 +15,9 @@ sums and squares: with N = Σ n_k pictures,
     μ = Σ n_k·μ_k / N        σ² = Σ n_k·(σ_k² + μ_k²) / N − μ²
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
@@ -32,14 +33,18 @@ from aggregator.merge.fixed_point import (
     whole,
 )
 from aggregator.merge.tensor_sum import TensorSum
-from aggregator.model import GlobalModel, profile_specs, shared_specs
-from protocol.architecture import MOMENTS, Role, Tensors, TensorSpec
-from protocol.codec.coded import Coded, RotatedSigns, Signs
+from aggregator.model import GlobalModel
+from protocol.architecture import Tensors, TensorSpec
+from protocol.codec.coded import Coded, Dense, RotatedSigns, Signs
+from protocol.codec.layout import Segment, layout_of
 from protocol.codec.payload import CodedPayload, Content
-from protocol.precision import Float32, Precision
+from protocol.precision import FP32, Float32, Precision
 
 Key = tuple[str, str]
-"""Which sum: the precision it belongs to, empty for shared tensors, and the tensor."""
+"""Which sum: the precision it belongs to, empty for shared tensors, and the weight, or what is small together."""
+DELTAS: Final = "deltas of side tensors"
+MEANS: Final = "means"
+SQUARES: Final = "squares"
 
 
 class PartialSum:
@@ -110,37 +115,42 @@ class PartialSum:
         """
         if not self.samples_of:
             raise MergeError("no update to merge: expected at least one")
-        shared = (
-            base.shared
-            if not self.samples
-            else {
-                spec.name: self._moved(base.shared[spec.name], ("", spec.name), self.samples)
-                for spec in shared_specs(base.network)
-            }
-        )
+        shared = self._shared(base) if self.samples else base.shared
         trained = {name: self._profile(base, name) for name in self.samples_of}
         return GlobalModel(base.architecture, shared, {**base.profiles, **trained})
 
+    def _shared(self, base: GlobalModel) -> Tensors:
+        layout = layout_of(self.architecture, str(FP32), whole=False, shared=True)
+        moved = self._moved_together(base.shared, layout.delta_segments[0].specs, "", self.samples)
+        for spec in layout.weights:
+            base_N = base.shared[spec.name].reshape(-1)
+            moved[spec.name] = self._moved(base_N, ("", spec.name), self.samples).reshape(spec.shape)
+        return {name: moved[name] for name in base.shared}
+
     def _profile(self, base: GlobalModel, name: str) -> Tensors:
-        precision = Precision.parse(name)
-        profile = dict(base.with_profile(precision).profiles[name])
-        for spec in profile_specs(base.network, precision):
-            if spec.role not in MOMENTS:
-                profile[spec.name] = self._moved(profile[spec.name], (name, spec.name), self.samples_of[name])
-            elif spec.role is Role.VARIANCE and self.pictures_of[name]:
-                profile |= self._pooled(name, spec.owner)
+        profile = dict(base.with_profile(Precision.parse(name)).profiles[name])
+        layout = layout_of(self.architecture, name, whole=False, shared=False)
+        for segment in layout.delta_segments:
+            profile |= self._moved_together(profile, segment.specs, name, self.samples_of[name])
+        if self.pictures_of[name]:
+            for segment in layout.absolute_segments:
+                profile |= self._pooled(segment, name)
         return profile
 
-    def _moved(self, base_X: Float32, key: Key, samples: int) -> Float32:
-        moved_N = self.sums[key].moved(base_X.reshape(-1), samples * 2.0**DELTA_BITS)
-        return moved_N.reshape(base_X.shape)
+    def _moved_together(self, base: Tensors, specs: Sequence[TensorSpec], profile: str, samples: int) -> Tensors:
+        base_N = np.concatenate([base[spec.name].reshape(-1) for spec in specs])
+        return _parted(specs, self._moved(base_N, (profile, DELTAS), samples))
 
-    def _pooled(self, precision: str, layer: str) -> Tensors:
+    def _moved(self, base_N: Float32, key: Key, samples: int) -> Float32:
+        return self.sums[key].moved(base_N, samples * 2.0**DELTA_BITS)
+
+    def _pooled(self, segment: Segment, precision: str) -> Tensors:
         unit = self.pictures_of[precision] * 2.0**MOMENT_BITS
-        names = f"{layer}.{Role.MEAN}", f"{layer}.{Role.VARIANCE}"
-        mean_C, square_C = (self.sums[precision, name].settled() / unit for name in names)
-        variance_C = np.maximum(square_C - mean_C**2, 0.0)
-        return {names[0]: mean_C.astype(np.float32), names[1]: variance_C.astype(np.float32)}
+        mean_C, square_C = (self.sums[precision, name].settled() / unit for name in (MEANS, SQUARES))
+        moments_N = np.empty(2 * mean_C.size, dtype=np.float32)
+        mean_at, variance_at = segment.moments
+        moments_N[mean_at], moments_N[variance_at] = mean_C, np.maximum(square_C - mean_C**2, 0.0)
+        return _parted(segment.specs, moments_N)
 
     def _require(self, architecture: str) -> None:
         if architecture != self.architecture:
@@ -178,24 +188,24 @@ class _Term:
 
 
 def _terms(update: CodedPayload, samples: int) -> Iterator[_Term]:
-    header, tensors = update.header, update.tensors
-    for spec in header.specs:
-        if spec.role not in MOMENTS:
-            yield _delta(spec, tensors[spec.name], samples)
-        elif spec.role is Role.VARIANCE and header.pictures:
-            mean_name = spec.name.removesuffix(Role.VARIANCE) + Role.MEAN
-            mean_C = scaled(tensors[mean_name].values(), MOMENT_BITS)
-            # The square is of the rounded mean: then what one device sent comes back as its own variance.
-            square_C = scaled(tensors[spec.name].values() + np.ldexp(mean_C, -MOMENT_BITS) ** 2, MOMENT_BITS)
-            for name, whole_C in ((f"{spec.owner}.{Role.MEAN}", mean_C), (spec.plain_name, square_C)):
-                bound = bound_of(name, float(np.abs(whole_C).max()), header.pictures)
-                yield _Term((spec.profile, name), spec.size, whole_C, header.pictures, bound)
-
-
-def _delta(spec: TensorSpec, coded: Coded, weight: int) -> _Term:
-    peak = whole(_peak(coded))
-    bound = bound_of(spec.plain_name, peak, weight)
-    return _Term((spec.profile, spec.plain_name), spec.size, coded, weight, bound)
+    """Weights one by one; of each profile and of what is shared, all deltas, all means, all squares together."""
+    layout, pictures = update.header.layout, update.header.pictures
+    for spec in layout.weights:
+        coded = update.weights[spec.name]
+        bound = bound_of(spec.name, whole(_peak(coded)), samples)
+        yield _Term(("", spec.name), spec.size, coded, samples, bound)
+    for segment in layout.delta_segments:
+        deltas_N = update.deltas_N[segment.place]
+        bound = bound_of(DELTAS, whole(_peak(Dense(deltas_N))), samples)
+        yield _Term((segment.profile, DELTAS), deltas_N.size, Dense(deltas_N), samples, bound)
+    for segment in layout.absolute_segments if pictures else ():
+        moments_N, (mean_at, variance_at) = update.absolutes_N[segment.place], segment.moments
+        mean_C = scaled(moments_N[mean_at], MOMENT_BITS)
+        # The square is of the rounded mean: then what one device sent comes back as its own variance.
+        square_C = scaled(moments_N[variance_at] + np.ldexp(mean_C, -MOMENT_BITS) ** 2, MOMENT_BITS)
+        for name, whole_C in ((MEANS, mean_C), (SQUARES, square_C)):
+            bound = bound_of(name, float(np.abs(whole_C).max()), pictures)
+            yield _Term((segment.profile, name), whole_C.size, whole_C, pictures, bound)
 
 
 def _peak(coded: Coded) -> float:
@@ -208,6 +218,13 @@ def _peak(coded: Coded) -> float:
         case _:
             values_N = coded.values()
             return float(np.maximum(values_N.max(), -values_N.min()))
+
+
+def _parted(specs: Sequence[TensorSpec], values_N: Float32) -> Tensors:
+    """Tensors that lie one after the other, by their names within their profile."""
+    ends = np.cumsum([spec.size for spec in specs])[:-1]
+    parts = np.split(values_N, ends)
+    return {spec.plain_name: part.reshape(spec.shape) for spec, part in zip(specs, parts, strict=True)}
 
 
 def _counts(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Side tensors (gains, offsets, moments, steps) in 16 bits a value: half floats that share one exponent.
+"""Values in 16 bits: half floats that share one exponent.
 
 Deltas of side tensors may be tiny and variances large, and half floats reach only from 6·10⁻⁸ to 65504. One shared
 power of two brings the largest magnitude just below 2^15, so that every tensor gets the format's 11 significant bits
@@ -10,14 +10,18 @@ Layout: int8 exponent e, then N little-endian float16 h. Value = h · 2^e.
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from protocol.codec.coded import Dense
 from protocol.errors import Malformed
-from protocol.precision import Float32
+from protocol.precision import Float32, Int8
 from protocol.reader import Reader, finite
 
+Float16 = npt.NDArray[np.float16]
+
 _TOP: Final = 15
-_LOWEST, _HIGHEST = -120, 113
+_LOWEST: Final = -120
+_HIGHEST: Final = 113
 """Exponents for which h·2^e neither loses a half's bits to float32's subnormals nor overflows float32."""
 _TALLEST: Final = float(np.finfo(np.float32).max)
 _BLOCK: Final = 1 << 14
@@ -28,27 +32,48 @@ class Half:
 
     def encode(self, values_N: Float32, rng: np.random.Generator, seed: int) -> bytes:  # noqa: ARG002 (deterministic)
         """Round to nearest half after scaling."""
-        _, top = np.frexp(max(values_N.max(), -values_N.min()))
-        exponent = int(np.clip(int(top) - _TOP, _LOWEST, _HIGHEST))
+        exponent = exponents_of(np.maximum(values_N.max(), -values_N.min()))
         halves_N = np.empty(values_N.size, dtype="<f2")
         for part in _parts(values_N.size):
-            halves_N[part] = values_N[part] * np.float32(2.0**-exponent)
-        return b"".join([np.int8(exponent).tobytes(), halves_N.data.cast("B")])
+            halves_N[part] = to_halves(values_N[part], exponent)
+        return b"".join([exponent.tobytes(), halves_N.data.cast("B")])
 
     def read(self, reader: Reader, count: int, seed: int) -> Dense:  # noqa: ARG002
         """float32[count]."""
         what = f"{count} half floats"
-        exponent = int.from_bytes(reader.take(1, what), signed=True)
-        if not _LOWEST <= exponent <= _HIGHEST:
-            raise Malformed(f"{what}: exponent {exponent}, expected {_LOWEST} to {_HIGHEST}")
+        exponent = np.frombuffer(reader.take(1, what), dtype=np.int8)
         halves_N = np.frombuffer(reader.take(2 * count, what), dtype="<f2")
         values_N = np.empty(count, dtype=np.float32)
         for part in _parts(count):
-            block = finite(halves_N[part].astype(np.float32), what)
-            if float(np.abs(block).max()) * 2.0**exponent > _TALLEST:
-                raise Malformed(f"{what}: a value overflows float32")
-            np.multiply(block, np.float32(2.0**exponent), out=values_N[part])
+            values_N[part] = from_halves(halves_N[part], exponent, what)
         return Dense(values_N)
+
+
+def exponents_of(peaks_S: Float32) -> Int8:
+    """The exponent under which a largest magnitude is just below 2^15."""
+    _, tops_S = np.frexp(peaks_S)
+    return np.clip(tops_S - _TOP, _LOWEST, _HIGHEST).astype(np.int8)
+
+
+def to_halves(values_N: Float32, exponents_N: Int8) -> Float16:
+    """Values as multiples of 2^e, rounded to nearest half."""
+    return (values_N * np.exp2(-exponents_N.astype(np.float32))).astype("<f2")
+
+
+def from_halves(halves_N: Float16, exponents_N: Int8, what: str) -> Float32:
+    """The values that halves, named `what` in errors, stand for.
+
+    Raises:
+        Malformed: an exponent is out of range, or a value is not finite or overflows float32.
+    """
+    if exponents_N.min() < _LOWEST or exponents_N.max() > _HIGHEST:
+        found = f"{exponents_N.min()} to {exponents_N.max()}"
+        raise Malformed(f"{what}: exponent {found}, expected {_LOWEST} to {_HIGHEST}")
+    values_N = finite(halves_N.astype(np.float32), what).astype(np.float64)
+    values_N *= np.exp2(exponents_N.astype(np.float64))
+    if float(np.abs(values_N).max()) > _TALLEST:
+        raise Malformed(f"{what}: a value overflows float32")
+    return values_N.astype(np.float32)
 
 
 def _parts(count: int) -> list[slice]:

@@ -1,7 +1,7 @@
 """One model's tensors as one run of bytes: an update on its way up, or global weights on their way down.
 
 Layout: `BF`, version byte 1, little-endian uint16 header length, msgpack header with integer keys, then the tensors
-in the order of `Architecture.tensors(*precisions)`, without names or lengths: shapes come from the table.
+without names or lengths, since shapes come from the table: weights one by one, then what is small together (`layout`).
 
 Deltas carry new − base for every tensor but the moments; moments are absolute, as measured over `pictures` pictures.
 What calibration measured has the same form, without the shared tensors.
@@ -17,9 +17,9 @@ import msgpack
 import numpy as np
 
 from protocol import networks
-from protocol.architecture import Architecture, Role, Tensors, TensorSpec
-from protocol.codec.base import TensorCodec
+from protocol.architecture import Architecture, Tensors, TensorSpec
 from protocol.codec.coded import Coded
+from protocol.codec.layout import Layout, layout_of
 from protocol.codec.recipe import Recipe
 from protocol.codec.rotation import stream
 from protocol.errors import LocalProtocolError, Malformed, RemoteProtocolError, Unsupported
@@ -52,7 +52,7 @@ class Header:
     """What a decoder must know before the first tensor.
 
     `precision` is one, or several joined by `+`: their profiles follow one another. `seed` is of what both sides draw
-    alike, such as rotations; tensor i, counted from 0, takes word i of its `rotation.stream`.
+    alike, such as rotations; weight tensor i, counted from 0, takes word i of its `rotation.stream`.
     """
 
     architecture: str = key(1, Text(128))
@@ -73,10 +73,15 @@ class Header:
         return parse_several(self.precision)
 
     @property
+    def layout(self) -> Layout:
+        """The tensors that follow."""
+        whole, shared = self.content is Content.WEIGHTS, self.content is not Content.PROFILES
+        return layout_of(self.architecture, self.precision, whole=whole, shared=shared)
+
+    @property
     def specs(self) -> tuple[TensorSpec, ...]:
         """The tensors that follow, in wire order."""
-        specs = self.network.tensors(*self.precisions)
-        return tuple(spec for spec in specs if spec.profile) if self.content is Content.PROFILES else specs
+        return self.layout.specs
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +94,19 @@ class Payload:
 
 @dataclass(frozen=True, slots=True)
 class CodedPayload:
-    """A payload that was read: its header, and its tensors by name as they were coded."""
+    """A payload that was read, its weights as they were coded.
+
+    Attributes:
+        header: its header.
+        weights: by name.
+        deltas_N: all of `Layout.deltas`, one after the other.
+        absolutes_N: all of `Layout.absolutes` likewise.
+    """
 
     header: Header
-    tensors: Mapping[str, Coded]
+    weights: Mapping[str, Coded]
+    deltas_N: Float32
+    absolutes_N: Float32
 
 
 def encode(header: Header, tensors: Tensors, rng: np.random.Generator) -> bytes:
@@ -106,8 +120,16 @@ def encode(header: Header, tensors: Tensors, rng: np.random.Generator) -> bytes:
     Raises:
         LocalProtocolError: a tensor is missing, has another shape or is not finite.
     """
-    packed = msgpack.packb(to_map(header))
-    body = (codec.encode(_checked(tensors, spec), rng, seed) for spec, codec, seed in _plan(header))
+    packed, layout, recipe = msgpack.packb(to_map(header)), header.layout, Recipe.parse(header.recipe)
+    body: list[bytes | memoryview] = []
+    for spec, seed in _seeded(header):
+        body.append(recipe.weights.encode(_checked(tensors, spec), rng, seed))
+    for specs, sizes_S, codec in (
+        (layout.deltas, layout.delta_sizes, recipe.deltas),
+        (layout.absolutes, layout.absolute_sizes, recipe.absolutes),
+    ):
+        if specs:
+            body.append(codec.encode(np.concatenate([_checked(tensors, spec) for spec in specs]), sizes_S, rng))
     return b"".join([MAGIC, struct.pack("<BH", VERSION, len(packed)), packed, *body])
 
 
@@ -117,33 +139,37 @@ def decode(data: bytes | memoryview) -> Payload:
     Raises:
         RemoteProtocolError: for any bytes that `encode` does not produce.
     """
-    header, reader = read_header(data)
-    tensors = {spec.name: coded.values().reshape(spec.shape) for spec, coded in _read(header, reader)}
-    reader.finish()
-    return Payload(header, tensors)
+    coded = read(data)
+    layout = coded.header.layout
+    tensors = {spec.name: coded.weights[spec.name].values().reshape(spec.shape) for spec in layout.weights}
+    for specs, values_N in ((layout.deltas, coded.deltas_N), (layout.absolutes, coded.absolutes_N)):
+        start = 0
+        for spec in specs:
+            tensors[spec.name] = values_N[start : start + spec.size].reshape(spec.shape)
+            start += spec.size
+    return Payload(coded.header, tensors)
 
 
 def read(data: bytes | memoryview) -> CodedPayload:
-    """Check a payload as `decode` does, and leave its tensors as they lie there where that saves work.
+    """Check a payload as `decode` does, and leave its weights as they lie there where that saves work.
 
     Raises:
         RemoteProtocolError: for any bytes that `encode` does not produce.
     """
     header, reader = read_header(data)
-    tensors = {spec.name: coded for spec, coded in _read(header, reader)}
-    reader.finish()
-    return CodedPayload(header, tensors)
-
-
-def _read(header: Header, reader: Reader) -> Iterator[tuple[TensorSpec, Coded]]:
-    for spec, codec, seed in _plan(header):
+    layout, recipe, nothing = header.layout, Recipe.parse(header.recipe), np.zeros(0, dtype=np.float32)
+    weights = {}
+    for spec, seed in _seeded(header):
         try:
-            coded = codec.read(reader, spec.size, seed)
+            weights[spec.name] = recipe.weights.read(reader, spec.size, seed)
         except RemoteProtocolError as error:
             raise type(error)(f"tensor {spec.name}: {error}", error.refusal) from error
-        if spec.role is Role.VARIANCE and (coded.values() < 0).any():
-            raise Malformed(f"tensor {spec.name}: a variance below zero")
-        yield spec, coded
+    deltas_N = recipe.deltas.read(reader, layout.delta_sizes) if layout.deltas else nothing
+    absolutes_N = recipe.absolutes.read(reader, layout.absolute_sizes) if layout.absolutes else nothing
+    if (absolutes_N[layout.variances] < 0).any():
+        raise Malformed("a variance below zero")
+    reader.finish()
+    return CodedPayload(header, weights, deltas_N, absolutes_N)
 
 
 def fp32_bytes(header: Header) -> int:
@@ -176,11 +202,10 @@ def read_header(data: bytes | memoryview) -> tuple[Header, Reader]:
     return header, reader
 
 
-def _plan(header: Header) -> Iterator[tuple[TensorSpec, TensorCodec, int]]:
-    """Which codec serves which tensor, in wire order, with what seed."""
-    recipe, delta, specs = Recipe.parse(header.recipe), header.content is not Content.WEIGHTS, header.specs
-    for spec, seed in zip(specs, stream(header.seed, 0, len(specs)).tolist(), strict=True):
-        yield spec, recipe.codec(spec.role, delta=delta), seed
+def _seeded(header: Header) -> Iterator[tuple[TensorSpec, int]]:
+    """The weights and what each of them draws from."""
+    weights = header.layout.weights
+    return zip(weights, stream(header.seed, 0, len(weights)).tolist(), strict=True)
 
 
 def _checked(tensors: Tensors, spec: TensorSpec) -> Float32:

@@ -16,7 +16,6 @@ import re
 from dataclasses import dataclass, replace
 from typing import Final, Self
 
-from protocol.architecture import MOMENTS, Role
 from protocol.codec.base import Coder, TensorCodec
 from protocol.codec.bitpack import Bitpack
 from protocol.codec.clusters import Clusters
@@ -29,6 +28,7 @@ from protocol.codec.range_coder import RangeCoder
 from protocol.codec.sign import Sign
 from protocol.codec.sparse import Sparse
 from protocol.codec.stochastic_sign import StochasticSign
+from protocol.codec.together import Floats, GroupCodec, Halves, Ranges
 from protocol.codec.uniform import Uniform
 from protocol.errors import Unsupported
 
@@ -45,9 +45,10 @@ STAGES: Final = (
 _CODERS: Final[dict[str, Coder]] = {"huffman": Huffman(), "rc": RangeCoder()}
 _BITPACK: Final = Bitpack()
 _GOLOMB: Final = Golomb()
-_BYTES: Final = Uniform(8)
-_HALF: Final = Half()
-_UNTUNED: Final[dict[str, TensorCodec]] = {"fp32": Plain(), "half": _HALF, "sign": Sign(), "stosign": StochasticSign()}
+_FLOATS: Final = Floats()
+_RANGES: Final = Ranges()
+_HALVES: Final = Halves()
+_UNTUNED: Final[dict[str, TensorCodec]] = {"fp32": Plain(), "half": Half(), "sign": Sign(), "stosign": StochasticSign()}
 """Codecs hold no state beyond their parameters, so one of each serves everybody."""
 _NUMBER: Final = r"\d?\.?\d{1,8}"
 _LONG_FORM: Final = re.compile(
@@ -124,22 +125,26 @@ class Recipe:
         """The same codec for what leaves no residual, such as a calibration."""
         return replace(self, feedback="")
 
-    def codec(self, role: Role, *, delta: bool) -> TensorCodec:
-        """The codec of a tensor.
-
-        Weights take the recipe's. Side tensors are few but at fp32 would soon outweigh 1-bit weights: their deltas take
-        8 bits, and absolute values (moments, and everything in a broadcast model) 16.
-        """
-        if self.quantizer == "fp32" and not self.is_sparse:
-            return _UNTUNED["fp32"]
-        if role is Role.WEIGHT:
-            return self._weight_codec()
-        return _BYTES if delta and role not in MOMENTS else _HALF
-
-    def _weight_codec(self) -> TensorCodec:
+    @property
+    def weights(self) -> TensorCodec:
+        """The codec of a weight tensor."""
         if not self.is_sparse:
             return self._quantizer()
         return Sparse(self.share, self._quantizer(), _CODERS["rc"] if self.coder == "rc" else _GOLOMB)
+
+    @property
+    def deltas(self) -> GroupCodec:
+        """The codec of side tensors' changes: 8 bits, since few as they are, they would soon outweigh 1-bit weights."""
+        return _FLOATS if self._is_plain else _RANGES
+
+    @property
+    def absolutes(self) -> GroupCodec:
+        """The codec of moments, and of every side tensor of a broadcast model: 16 bits."""
+        return _FLOATS if self._is_plain else _HALVES
+
+    @property
+    def _is_plain(self) -> bool:
+        return self.quantizer == "fp32" and not self.is_sparse
 
     def _quantizer(self) -> TensorCodec:
         coder = _CODERS.get(self.coder, _BITPACK)

@@ -182,7 +182,7 @@ def test_what_passes_the_headroom_check_fits_as_often_as_promised() -> None:
 def test_values_that_are_not_finite_are_refused(value: float) -> None:
     one_header, tensors, samples = update("W8A8", 1, 10)
     update_ = coded(one_header, tensors)
-    broken = replace(update_, tensors={**update_.tensors, "stem.conv.weight": Dense(np.full(36, value, np.float32))})
+    broken = replace(update_, weights={**update_.weights, "stem.conv.weight": Dense(np.full(36, value, np.float32))})
     with pytest.raises(MergeError, match=r"stem\.conv\.weight"):
         PartialSum(SMALL.spec).add(broken, samples)
 

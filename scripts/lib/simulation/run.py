@@ -6,9 +6,10 @@ of work is the same in whichever worker, and sums are exact: results do not depe
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -102,14 +103,17 @@ def processor_of(device: str) -> str:
 def _play_all(shelves: Sequence[Shelf], workers: int, processor: str, bars: Bars) -> None:
     """Play runs to their end, as many at once as there are workers. The crew leaves first, and so frees the threads."""
     kept: dict[str, int] = {}
-    with ThreadPoolExecutor(min(workers, len(shelves))) as threads, Crew(workers, processor) as crew:
-        plays = [threads.submit(_play_alone, shelf, crew, bars, kept) for shelf in shelves]
-        try:
-            wait(plays)
-        except KeyboardInterrupt:
-            for play in plays:
-                play.cancel()
-            raise Interrupted(_left(shelves, kept)) from None
+    try:
+        with ThreadPoolExecutor(min(workers, len(shelves))) as threads, Crew(workers, processor) as crew:
+            plays = [threads.submit(_play_alone, shelf, crew, bars, kept) for shelf in shelves]
+            try:
+                wait(plays)
+            except KeyboardInterrupt:
+                for play in plays:
+                    play.cancel()
+                raise
+    except KeyboardInterrupt:
+        raise Interrupted(_left(shelves)) from None
     errors = [error for play in plays if (error := play.exception())]
     for error in errors[1:]:
         bars.say(str(error))
@@ -117,13 +121,14 @@ def _play_all(shelves: Sequence[Shelf], workers: int, processor: str, bars: Bars
         raise errors[0]
 
 
-def _left(shelves: Sequence[Shelf], kept: Mapping[str, int]) -> str:
-    """What an interruption left."""
-    names = [
-        f"run {shelf.setup.digest} is kept as after round {kept[shelf.setup.digest]} of {shelf.setup.rounds}"
-        for shelf in shelves
-        if kept.get(shelf.setup.digest)
-    ]
+def _left(shelves: Sequence[Shelf]) -> str:
+    """What an interruption left, now that nobody writes any more."""
+    names = []
+    for shelf in shelves:
+        with suppress(SimulationError):
+            state = shelf.load()
+            if state is not None:
+                names.append(f"run {shelf.setup.digest} is kept as after round {state.number} of {shelf.setup.rounds}")
     return "; ".join(["interrupted", *names, "the same command goes on from there"])
 
 

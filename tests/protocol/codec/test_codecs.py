@@ -3,7 +3,10 @@ import struct
 import numpy as np
 import pytest
 from codec_contract import SEED, CodecContract
+from hypothesis import given
+from hypothesis import strategies as st
 
+from protocol.codec.base import TensorCodec
 from protocol.codec.clusters import Clusters
 from protocol.codec.eden import LEVELS, Eden
 from protocol.codec.half import Half
@@ -13,8 +16,9 @@ from protocol.codec.rotation import BLOCK, blocks, matrix, padded_size, rotated,
 from protocol.codec.sign import Sign
 from protocol.codec.sparse import Sparse, largest
 from protocol.codec.stochastic_sign import StochasticSign
+from protocol.codec.together import Floats, GroupCodec, Halves, Ranges
 from protocol.codec.uniform import Uniform
-from protocol.errors import Malformed
+from protocol.errors import Incomplete, Malformed, RemoteProtocolError
 from protocol.reader import Reader
 
 RNG = np.random.default_rng(0)
@@ -317,3 +321,63 @@ class TestFedZip(CodecContract):
 
 class TestFedZipWithRangeCoder(CodecContract):
     codec = Clusters(0.3, 5, RangeCoder())
+
+
+SIZES = np.array([1, 64, 300, 5])
+SCALES = np.repeat([1e-3, 1, 1e4, 0], SIZES)
+SIDE = (RNG.normal(size=SIZES.sum()) * SCALES).astype(np.float32)
+
+
+class GroupContract:
+    """Small tensors that travel together (BF-055)."""
+
+    group: GroupCodec
+    single: TensorCodec
+
+    def encode(self) -> bytes:
+        return bytes(self.group.encode(SIDE, SIZES, np.random.default_rng(0)))
+
+    def test_one_alone_has_the_layout_of_its_codec(self) -> None:
+        together = self.group.encode(VALUES, np.array([VALUES.size]), np.random.default_rng(3))
+        assert bytes(together) == bytes(self.single.encode(VALUES, np.random.default_rng(3), SEED))
+
+    def test_each_keeps_its_own_precision(self) -> None:
+        reader, ends = Reader(self.encode()), SIZES.cumsum()[:-1]
+        decoded_N = self.group.read(reader, SIZES)
+        reader.finish()
+        for part, wanted in zip(np.split(decoded_N, ends), np.split(SIDE, ends), strict=True):
+            assert np.abs(part - wanted).max() <= np.ptp(wanted) / 255 + np.abs(wanted).max() * 2.0**-10
+
+    def test_every_strict_prefix_is_incomplete(self) -> None:
+        """BF-042."""
+        data = self.encode()
+        for end in range(len(data)):
+            with pytest.raises(Incomplete):
+                self.group.read(Reader(data[:end]), SIZES)
+
+    @given(data=st.binary(min_size=1500, max_size=1500))
+    def test_any_bytes_are_finite_or_refused(self, data: bytes) -> None:
+        """BF-042, BF-043."""
+        try:
+            assert np.isfinite(self.group.read(Reader(data), SIZES)).all()
+        except RemoteProtocolError:
+            return
+
+
+class TestFloats(GroupContract):
+    group, single = Floats(), Plain()
+
+
+class TestRanges(GroupContract):
+    group, single = Ranges(), Uniform(8)
+
+
+class TestHalves(GroupContract):
+    group, single = Halves(), Half()
+
+
+def test_a_range_that_is_none_is_refused_by_the_number_of_its_tensor() -> None:
+    """BF-055."""
+    data = struct.pack("<4f", 0, 1, 2, 1) + bytes(2)
+    with pytest.raises(Malformed, match="side tensor 1"):
+        Ranges().read(Reader(data), np.array([1, 1]))

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import SMALL, random_tensors
 
-from protocol.architecture import Role
+from protocol.architecture import MOMENTS, Role
 from protocol.codec.payload import Content, Header, decode, encode
 from protocol.codec.recipe import DEFAULT_RECIPE
 from protocol.errors import Incomplete, LocalProtocolError, Malformed, RemoteProtocolError, Unsupported
@@ -68,11 +68,12 @@ def test_profiles_are_named_once_and_canonically(precision: str) -> None:
 
 
 def test_the_layout_by_hand() -> None:
-    """BF-040: magic, version, header length, header, then tensors and nothing else."""
+    """BF-040: magic, version, header length, header, then weights, other deltas, moments, and nothing else."""
     header = msgpack.packb({1: SMALL.spec, 2: "fp32", 3: "fp32", 4: 1, 5: 40, 6: 0})
     fp32 = Precision.parse("fp32")
     tensors = random_tensors(SMALL, fp32)
-    body = b"".join(tensors[spec.name].astype("<f4").tobytes() for spec in SMALL.tensors(fp32))
+    specs = sorted(SMALL.tensors(fp32), key=lambda spec: (spec.role is not Role.WEIGHT, spec.role in MOMENTS))
+    body = b"".join(tensors[spec.name].astype("<f4").tobytes() for spec in specs)
     expected = b"BF\x01" + struct.pack("<H", len(header)) + header + body
     assert encode(Header(SMALL.spec, "fp32", "fp32", Content.DELTA, 40), tensors, RNG) == expected
 

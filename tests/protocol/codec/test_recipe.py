@@ -3,11 +3,11 @@ from golden import RECIPES
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.architecture import Role
 from protocol.codec.clusters import Clusters
 from protocol.codec.recipe import DEFAULT_RECIPE, STAGES, Recipe
 from protocol.codec.sign import Sign
 from protocol.codec.sparse import Sparse
+from protocol.codec.together import Floats, Halves, Ranges
 from protocol.errors import Unsupported
 
 
@@ -71,8 +71,9 @@ def test_every_stage_has_a_recipe() -> None:
 
 def test_stages_become_codecs() -> None:
     """BF-055."""
-    assert isinstance(Recipe.parse("ef+sign").codec(Role.WEIGHT, delta=True), Sign)
-    assert isinstance(Recipe.parse("stc:0.1").codec(Role.WEIGHT, delta=True), Sparse)
-    assert isinstance(Recipe.parse("fedzip:z=0.2,k=3").codec(Role.WEIGHT, delta=True), Clusters)
-    plain = Recipe.parse("fp32")
-    assert plain.codec(Role.WEIGHT, delta=True) is plain.codec(Role.MEAN, delta=False)
+    assert isinstance(Recipe.parse("ef+sign").weights, Sign)
+    assert isinstance(Recipe.parse("stc:0.1").weights, Sparse)
+    assert isinstance(Recipe.parse("fedzip:z=0.2,k=3").weights, Clusters)
+    assert isinstance(Recipe.parse("fp32").deltas, Floats)
+    assert isinstance(Recipe.parse("topk:0.1+fp32").deltas, Ranges)
+    assert isinstance(Recipe.parse("half").absolutes, Halves)
