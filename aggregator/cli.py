@@ -97,6 +97,13 @@ def serve(
             show_default="ef+sign",
         ),
     ] = None,
+    downlink: Annotated[
+        str | None,
+        typer.Option(
+            help="How models come down: fp32, half, uniform:8, or what changed alone: delta:eden:2, delta:stc:0.01, …",
+            show_default="fp32",
+        ),
+    ] = None,
     rounds: Annotated[int | None, typer.Option(help="Rounds of training; 0 for ever.")] = None,
 ) -> None:
     """Run the aggregator until it is stopped.
@@ -119,7 +126,13 @@ def serve(
             "broker_host": broker_host,
             "broker_port": broker_port,
             "holdout": holdout,
-            "job": {"architecture": architecture, "method": method, "recipe": recipe, "rounds": rounds},
+            "job": {
+                "architecture": architecture,
+                "method": method,
+                "recipe": recipe,
+                "downlink": downlink,
+                "rounds": rounds,
+            },
         },
     )
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)

@@ -7,6 +7,7 @@ from typing import Any, Final
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from aggregator.downlink import Downlink
 from aggregator.job import Job
 from aggregator.store import Device
 from protocol.codec.recipe import Recipe
@@ -74,7 +75,7 @@ def _ready(device: Device, now: float) -> bool:
 
 def _able(device: Device, job: Job) -> bool:
     codecs = set(device.birth["codecs"])
-    wanted = Recipe.parse(job.recipe).stages | Recipe.parse(job.downlink).stages
+    wanted = Recipe.parse(job.recipe).stages | Downlink.parse(job.downlink).stages
     return bool(device.precision and device.birth["trains"] and device.birth["samples"] and wanted <= codecs)
 
 

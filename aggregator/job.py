@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Final
 
+from aggregator.downlink import Downlink
 from export.arithmetic import require_supported
 from export.errors import ExportError
 from protocol import networks
@@ -16,8 +17,6 @@ from protocol.precision import MAX_PROFILES, Precision
 DEFAULT_PRECISIONS: Final = (Precision(8, 8), Precision(4, 8), Precision(2, 8), Precision(1, 8))
 EXPORTABLE: Final = frozenset({"fp32", "qat", "oqfl", "mqat"})
 """Methods whose networks compute as the exported files do; `fbq` and `apqn` are for simulations."""
-DOWNLINKS: Final = ("fp32", "uniform:8")
-"""Recipes for the model on its way down; anything coarser would be trained upon as if it were the model."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class Job:
         rounds: rounds of training, 0 for ever.
         recipe: how devices code their updates.
         method: how devices train (`protocol.method`).
-        downlink: how the base model is coded, one of `DOWNLINKS`.
+        downlink: how the base model is coded (`aggregator.downlink`).
         precisions: what devices may run, best first.
         epochs: passes over a device's pictures in one round.
         batch: pictures in one step.
@@ -76,7 +75,8 @@ class Job:
         _check("method", self.method, Method.parse(self.method).base in EXPORTABLE, "fp32, qat, oqfl or mqat, or +kure")
         learns = Method.parse(self.method).learns_steps
         _check("calibrate_last", self.calibrate_last, learns or self.calibrate_last, f"true with method {self.method}")
-        _check("downlink", self.downlink, self.downlink in DOWNLINKS, f"one of {', '.join(DOWNLINKS)}")
+        downlink = Downlink.parse(self.downlink)
+        _check("downlink", self.downlink, self.downlink == str(downlink), f"{downlink}, the usual form")
         distinct = 0 < len(set(self.precisions)) == len(self.precisions)
         names = ", ".join(map(str, self.precisions))
         _check("precisions", names, distinct, "at least one, each once")
@@ -136,6 +136,11 @@ class Job:
     def recipe_for(self, number: int) -> str:
         """Recipe of round `number`: without error feedback in the calibration round, which sends no weights."""
         return str(Recipe.parse(self.recipe).without_feedback) if self.calibrates(number) else self.recipe
+
+    def downlink_for(self, number: int) -> Downlink:
+        """Way down of round `number`: whole in the calibration round, which measures the model itself."""
+        downlink = Downlink.parse(self.downlink)
+        return downlink.whole if self.calibrates(number) else downlink
 
     def learning_rate_for(self, number: int) -> float:
         """Learning rate of round `number`, the first being 1."""

@@ -10,10 +10,10 @@ import msgpack
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from aggregator import devices, outbox, versions
+from aggregator import bases, devices, outbox, versions
+from aggregator.bases import BaseModel
 from aggregator.job import Job
 from aggregator.merge import MAX_UPDATES
-from aggregator.model import base_payload
 from aggregator.room import Room
 from aggregator.store import Device, Model, Round, RoundState, Task, TaskState
 from protocol.codec.recipe import Recipe
@@ -23,14 +23,6 @@ from protocol.schema import from_map, to_map, unpack_map
 
 FINISHED = frozenset({RoundState.ANNOUNCED, RoundState.ABORTED})
 OPEN_TASKS = frozenset({TaskState.OFFERED, TaskState.UPLOADING})
-
-
-@dataclass(frozen=True, slots=True)
-class BaseModel:
-    """What devices of one precision download and train from."""
-
-    digest: str
-    size_bytes: int
 
 
 def newest_round(session: Session) -> Round | None:
@@ -106,19 +98,16 @@ def profiles_of(room: Room, number: int, device: Device, model: Model) -> str:
 
 
 def make_bases(room: Room, number: int, model: Model, invited: Iterable[Device]) -> dict[str, BaseModel]:
-    """Code the round's base model for each set of precisions and keep it among the blobs."""
+    """The round's base model for each set of precisions."""
     master = versions.load(room, model)
-    bases = {}
-    for names in sorted({profiles_of(room, number, device, model) for device in invited}):
-        payload = base_payload(master, parse_several(names), room.job.downlink, seed_of(room.job, number, names))
-        bases[names] = BaseModel(room.blobs.put(payload), len(payload))
-    return bases
+    wanted = sorted({profiles_of(room, number, device, model) for device in invited})
+    return {names: bases.make(room, number, names, master, seed_of(room.job, number, names)) for names in wanted}
 
 
-def make_task(room: Room, number: int, device: Device, model: Model, bases: Mapping[str, BaseModel]) -> Task:
+def make_task(room: Room, number: int, device: Device, model: Model, made: Mapping[str, BaseModel]) -> Task:
     """A task with a fresh name and nonce, not yet offered."""
     names = profiles_of(room, number, device, model)
-    base = bases[names]
+    base = made[names]
     offer = Offer(
         task=secrets.token_hex(16),
         round=number,
@@ -138,6 +127,7 @@ def make_task(room: Room, number: int, device: Device, model: Model, bases: Mapp
         method=room.job.method,
         table=room.job.network.digest,
         codec_seed=codec_seed(room.job, number),
+        steps=base.steps,
     )
     return Task(
         id=offer.task,

@@ -165,6 +165,22 @@ class Model(Base):
     """Which precisions it has a trained profile for."""
 
 
+class BaseStep(Base):
+    """A step of the base model for one set of precisions: which payload leads from which state to which."""
+
+    __tablename__ = "steps"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    precision: Mapped[str] = mapped_column(index=True)
+    round: Mapped[int]
+    before: Mapped[str]
+    """The state it starts from, empty for none."""
+    digest: Mapped[str]
+    payload_bytes: Mapped[int]
+    state: Mapped[str]
+    """Where it leads, a blob too."""
+    state_bytes: Mapped[int]
+
+
 class Export(Base):
     """An ONNX file of a model version at one precision, checked before it was written."""
 

@@ -2,6 +2,7 @@
 
 import errno
 import random
+import re
 import threading
 from collections.abc import Iterator
 from hashlib import sha256
@@ -12,13 +13,14 @@ from typing import Final
 import urllib3
 
 from edge.backoff import delays_s
-from edge.files import sync_folder
+from edge.files import sync_folder, write_atomic
 
 CONNECT_TIMEOUT_S: Final = 10.0
 READ_TIMEOUT_S: Final = 30.0
 """Without a single byte for so long the connection is dead."""
 ATTEMPTS: Final = 8
 BLOCK_BYTES: Final = 64 * 1024
+_NAME: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
 class DownloadError(Exception):
@@ -76,6 +78,22 @@ class Downloads:
             if self.stop.wait(delay_s):
                 break
         raise DownloadError(f"blob {digest.hex()} of {size_bytes} bytes from {self._url}: {reason}")
+
+    def held(self) -> dict[bytes, Path]:
+        """The blobs that are here, whole and undamaged, by digest."""
+        named = [path for path in self._folder.iterdir() if _NAME.fullmatch(path.name)]
+        return {digest: path for path in named if (digest := bytes.fromhex(path.name)) == _digest(path)}
+
+    def keep(self, digest: bytes, data: bytes) -> None:
+        """Put a blob here that was not fetched.
+
+        Raises:
+            DownloadError: it is not what its name says.
+            OSError: the disk is full.
+        """
+        if sha256(data).digest() != digest:
+            raise DownloadError(f"blob {digest.hex()}: {len(data)} bytes with another SHA-256")
+        write_atomic(self._folder / digest.hex(), data)
 
     def forget_all_but(self, keep: set[bytes]) -> None:
         """Remove every blob whose digest is not in `keep`, whole or in part."""

@@ -176,26 +176,40 @@ def _revive(name: str, value: Any) -> Any:
         case "lifecycle":
             return Lifecycle(value)
         case "task":
-            return None if value is None else Task(_offer(value["offer"]), value["arrived_at"])
+            return None if value is None else Task(from_map(Offer, _from_json(value["offer"])), value["arrived_at"])
         case "seen":
             return {int(number): Stamp(*stamp) for number, stamp in value.items()}
         case "costs":
-            return tuple(from_map(Cost, _keys(cost)) for cost in value)
+            return tuple(from_map(Cost, _from_json(cost)) for cost in value)
         case "starts":
             return tuple(value)
     return value
 
 
-def _message(message: Offer | Cost) -> dict[str, Any]:
-    """A message as JSON can hold it: bytes as {"hex": …}."""
-    return {
-        str(key): {"hex": value.hex()} if isinstance(value, bytes) else value for key, value in to_map(message).items()
-    }
+def _message(message: Offer | Cost) -> Any:
+    """A message as JSON can hold it: bytes as {"hex": …}, keys as text."""
+    return _as_json(to_map(message))
 
 
-def _keys(plain: dict[str, Any]) -> dict[int, Any]:
-    return {int(key): bytes.fromhex(value["hex"]) if isinstance(value, dict) else value for key, value in plain.items()}
+def _as_json(value: Any) -> Any:
+    match value:
+        case bytes():
+            return {"hex": value.hex()}
+        case dict():
+            return {str(key): _as_json(item) for key, item in value.items()}
+        case list():
+            return [_as_json(item) for item in value]
+        case _:
+            return value
 
 
-def _offer(plain: dict[str, Any]) -> Offer:
-    return from_map(Offer, _keys(plain))
+def _from_json(value: Any) -> Any:
+    match value:
+        case {"hex": str(digits)}:
+            return bytes.fromhex(digits)
+        case dict():
+            return {int(key): _from_json(item) for key, item in value.items()}
+        case list():
+            return [_from_json(item) for item in value]
+        case _:
+            return value

@@ -14,6 +14,7 @@ from typing import Final
 
 import numpy as np
 
+from edge.bases import Bases
 from edge.downloads import Downloads
 from edge.meters.base import Meter
 from edge.outbox import Entry, Outbox
@@ -114,10 +115,9 @@ class Workshop:
             Refusal: it is not the model the offer speaks of.
             OSError: the disk is full.
         """
-        self.downloads.forget_all_but({offer.base})
-        source = self.downloads.fetch(offer.base, offer.base_bytes)
+        data = Bases(self.downloads).fetch(offer)
         try:
-            base = decode(source.read_bytes())
+            base = decode(data)
         except RemoteProtocolError as error:
             raise Refusal(DeclineReason.UNSUPPORTED, f"base model: {error}") from error
         header = base.header

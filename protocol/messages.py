@@ -23,6 +23,8 @@ ROUND = Int(0, 1 << 31)
 MAX_CHUNKS: Final = 1 << 14
 """64 kB chunks of the largest payload allowed, 1 GiB."""
 MAX_PAYLOAD_BYTES: Final = 1 << 30
+MAX_STEPS: Final = 32
+"""In an offer. One of 32 rounds ago rarely is less to fetch than the whole model."""
 
 
 class EnergySource(StrEnum):
@@ -120,6 +122,15 @@ class RoundState:
 
 
 @dataclass(frozen=True, slots=True)
+class Step:
+    """From one state of the base model to the next (`reference`); `before` is empty where none is needed."""
+
+    before: bytes = key(1, DIGEST)
+    digest: bytes = key(2, DIGEST)
+    payload_bytes: int = key(3, Int(1, MAX_PAYLOAD_BYTES))
+
+
+@dataclass(frozen=True, slots=True)
 class Offer:
     """Aggregator → one device: train this model on your pictures and send the update this way.
 
@@ -127,7 +138,8 @@ class Offer:
     only: moments and activation steps. `table` is the digest of the architecture's table, empty if the aggregator
     tells none. `nonce` comes back in the manifest and binds the update to this offer.
     `deadline_s` counts from the moment the offer arrives, so that the device's clock does not matter. `codec_seed` is
-    the same for all devices of a round and goes into the payload's header.
+    the same for all devices of a round and goes into the payload's header. `steps` lead to the base from earlier ones;
+    whoever holds one of these may take them instead of the whole.
     """
 
     task: str = key(1, TASK)
@@ -148,6 +160,7 @@ class Offer:
     method: str = key(16, Text(48), default="oqfl")
     table: bytes = key(17, DIGEST, default=b"")
     codec_seed: int = key(18, Int(0, (1 << 32) - 1), default=0)
+    steps: tuple[Step, ...] = key(19, Sequence(Record(Step), MAX_STEPS), default=())
 
 
 class DeclineReason(StrEnum):

@@ -73,9 +73,15 @@ def simulate(
         typer.Option("--augment/--no-augment", help="Shift training pictures by a few pixels, as agents do."),
     ] = None,
     recipe: Annotated[
-        str | None, typer.Option(help="How updates are coded: fp32, uniform:BITS, sign; ef+ keeps what was left out.")
+        str | None,
+        typer.Option(help="How updates are coded: fp32, sign, eden:1, stc:0.01, …; ef+ keeps what was left out."),
     ] = None,
-    downlink: Annotated[str | None, typer.Option(help="How the base model is coded: fp32 or uniform:8.")] = None,
+    downlink: Annotated[
+        str | None,
+        typer.Option(
+            help="How the base model is coded: fp32, half, uniform:8, or delta: and a recipe for what changed."
+        ),
+    ] = None,
     evaluate: Annotated[
         str | None,
         typer.Option(

@@ -14,7 +14,6 @@ from protocol.precision import FP32, Precision
     ("name", "value"),
     [
         ("rounds", -1),
-        ("downlink", "sign"),
         ("precisions", ()),
         ("precisions", (FP32, FP32)),
         ("epochs", 0),
@@ -38,8 +37,8 @@ def test_a_value_out_of_bounds_is_named_with_what_was_expected(name: str, value:
         replace(JOB, **{name: value})
 
 
-@pytest.mark.parametrize(("name", "value"), [("architecture", "resnet19"), ("recipe", "zip")])
-def test_an_unknown_architecture_or_recipe_is_refused(name: str, value: str) -> None:
+@pytest.mark.parametrize(("name", "value"), [("architecture", "resnet19"), ("recipe", "zip"), ("downlink", "sign")])
+def test_an_unknown_architecture_recipe_or_downlink_is_refused(name: str, value: str) -> None:
     with pytest.raises(RemoteProtocolError, match=value):
         replace(JOB, **{name: value})
 

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from edge.lifecycle import MEMBER, IllegalMove, Lifecycle
 from edge.state import Journal, JournalError, Record, Task, dump, load
 from protocol.envelope import Stamp
-from protocol.messages import Cost, EnergySource, Offer
+from protocol.messages import Cost, EnergySource, Offer, Step
 
-OFFER = Offer("t", 1, "a", "W8A8", "ef+sign", b"\1" * 32, 10, "s0", b"\2" * 16, 60.0, 1, 8, 0.1, 7)
+STEPS = (Step(b"", b"\3" * 32, 5), Step(b"\4" * 32, b"\5" * 32, 6))
+OFFER = Offer("t", 1, "a", "W8A8", "ef+sign", b"\1" * 32, 10, "s0", b"\2" * 16, 60.0, 1, 8, 0.1, 7, steps=STEPS)
 RECORD = Record(
     lifecycle=Lifecycle.TRAINING,
     boot=9,

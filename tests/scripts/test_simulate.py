@@ -21,6 +21,7 @@ from rich.console import Console
 from simulation import Outcome, Setup, SimulationError, final_model, forget, rounds, run
 from simulation.checkpoint import Residual, Shelf, State
 from simulation.crew import Crew
+from simulation.downlink import Chain, lowered
 from simulation.partition import MIN_SHARD, gather, load_both, parts_of, with_minimum
 from simulation.report import bits_per_parameter, plot, table
 from simulation.tiers import TIERS, Tier
@@ -30,6 +31,7 @@ from edge.data import DataError
 from edge.files import only_one
 from protocol import networks
 from protocol.codec.payload import Content, Header, encode
+from protocol.messages import Step
 from protocol.precision import Precision, parse_several
 
 SPEC = "cnn4:width=0.25,input=1x28x28,classes=10"
@@ -45,13 +47,17 @@ TINY = Setup(
     rounds=ROUNDS,
     batch=16,
     recipe="ef+sign",
+    downlink="delta:eden:4",
     evaluate=("W4A8", "W2A8", "W4A32", "fp32"),
     last=2,
     calibration_pictures=32,
 )
-"""Everything that a checkpoint must carry on: residuals of two in three devices, learned steps, judged rounds."""
+"""Everything that a checkpoint must carry on: residuals of two in three devices, what each device holds, learned steps,
+judged rounds."""
 
-MANY = replace(TINY, method="mqat", precision="W8A8+W1A8", recipe="fp32", evaluate=("W8A8", "W1A8"), rounds=2)
+MANY = replace(
+    TINY, method="mqat", precision="W8A8+W1A8", recipe="fp32", downlink="fp32", evaluate=("W8A8", "W1A8"), rounds=2
+)
 
 
 # --- deals ---
@@ -192,8 +198,10 @@ def example_state() -> State:
 
 
 def test_a_checkpoint_brings_every_bit_back() -> None:
-    state = example_state()
+    chain = Chain(b"state", (Step(b"", b"\1" * 32, 5), Step(b"\2" * 32, b"\3" * 32, 6)), {4: b"\2" * 32})
+    state = replace(example_state(), chain=chain)
     back = State.from_bytes(state.to_bytes())
+    assert back.chain == chain
     assert back.to_bytes() == state.to_bytes()
     assert (back.loss, back.accuracy, back.up_bytes, back.wall_s) == (
         (2.3, 1.1),
@@ -284,6 +292,18 @@ def test_bytes_are_those_of_the_payloads(undisturbed: Path) -> None:
     assert many.up_bytes == [2 * length(Content.DELTA, 0)] * 2
     assert many.down_bytes == [2 * length(Content.WEIGHTS, 0)] * 2
     assert many.calibration_bytes == 2 * length(Content.PROFILES, MANY.calibration_pictures)
+
+
+def test_each_device_fetches_the_steps_it_missed() -> None:
+    chain, sizes = Chain(), []
+    for number in range(1, 5):
+        model = GlobalModel.fresh(SPEC, number)
+        base, chain, fetched = lowered(TINY, model, chain, number, [0, 1] if number in {1, 4} else [0])
+        sizes.append(chain.steps[-1].payload_bytes)
+        missed = sum(sizes[1:]) if number == 4 else sizes[0] if number == 1 else 0
+        assert fetched == min(missed, len(base)) + sizes[-1]
+        assert base == chain.state
+    assert sizes[0] > 2 * sizes[1]
 
 
 def test_a_finished_run_is_not_run_again_until_forgotten(undisturbed: Path, tmp_path: Path) -> None:

@@ -21,12 +21,14 @@ import numpy as np
 from aggregator.model import GlobalModel, ModelError
 from edge.files import remove, write_atomic
 from protocol.architecture import Tensors
+from simulation.downlink import Chain
 from simulation.errors import SimulationError
 from simulation.setup import Outcome, Setup
 
 _MODEL: Final = "model"
+_STATE: Final = "state"
 _HISTORY: Final = "history"
-"""Residuals are named `<device>/<tensor>`, so neither can be one."""
+"""Residuals are named `<device>/<tensor>`, so none of these can be one."""
 
 _DAMAGED: Final = (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error, ModelError)
 
@@ -51,6 +53,7 @@ class State:
         down_bytes: of all base models, every round.
         calibration_bytes: of all updates of one calibration.
         wall_s: spent so far.
+        chain: what the devices hold, where the base model comes down by steps.
     """
 
     model: GlobalModel
@@ -61,6 +64,7 @@ class State:
     down_bytes: tuple[int, ...] = ()
     calibration_bytes: int = 0
     wall_s: float = 0.0
+    chain: Chain = field(default_factory=Chain)
 
     @property
     def number(self) -> int:
@@ -76,10 +80,12 @@ class State:
             "down_bytes": self.down_bytes,
             "calibration_bytes": self.calibration_bytes,
             "wall_s": self.wall_s,
+            "chain": self.chain.to_json(),
             "residual_of": {str(device): residual.number for device, residual in self.residuals.items()},
         }
         arrays: dict[str, Any] = {
             _MODEL: np.frombuffer(self.model.to_bytes(), dtype=np.uint8),
+            _STATE: np.frombuffer(self.chain.state, dtype=np.uint8),
             _HISTORY: np.array(json.dumps(history)),
         }
         for device, residual in self.residuals.items():
@@ -100,6 +106,7 @@ class State:
                 arrays = {name: archive[name] for name in archive.files}
             model = GlobalModel.from_bytes(arrays.pop(_MODEL).tobytes())
             history = json.loads(str(arrays.pop(_HISTORY)))
+            chain = Chain.from_json(arrays.pop(_STATE).tobytes(), history.pop("chain"))
             residuals: dict[int, Residual] = {
                 int(device): Residual(number, {}) for device, number in history.pop("residual_of").items()
             }
@@ -108,7 +115,7 @@ class State:
                 residuals[int(device)].tensors[tensor] = values
             accuracy = {name: tuple(values) for name, values in history.pop("accuracy").items()}
             loss, up_bytes, down_bytes = (tuple(history.pop(name)) for name in ("loss", "up_bytes", "down_bytes"))
-            return cls(model, residuals, accuracy, loss, up_bytes, down_bytes, **history)
+            return cls(model, residuals, accuracy, loss, up_bytes, down_bytes, **history, chain=chain)
         except _DAMAGED as error:
             raise SimulationError(f"checkpoint of {len(data)} bytes cannot be read: {error}") from error
 

@@ -12,23 +12,23 @@ from concurrent.futures import Future
 from dataclasses import replace
 
 from aggregator.merge import MergeError, PartialSum
-from aggregator.model import GlobalModel, base_payload
+from aggregator.model import GlobalModel
 from edge.residual import MAX_AGE_ROUNDS
 from edge.training.task import TrainerError
 from export.errors import ExportError
 from protocol import networks
 from protocol.architecture import Tensors
 from protocol.codec.payload import read
-from protocol.codec.recipe import Recipe
 from protocol.errors import ProtocolError
 from protocol.method import Method
-from protocol.precision import MAX_PROFILES, Precision, join
+from protocol.precision import MAX_PROFILES, Precision
 from simulation import device, judge
 from simulation.checkpoint import Residual, State
 from simulation.crew import Crew
 from simulation.device import Order, Update
+from simulation.downlink import lowered, whole
 from simulation.errors import SimulationError
-from simulation.seeds import generator, seed_of
+from simulation.seeds import generator
 from simulation.setup import Setup
 
 Answer = tuple[int, Future[Update]]
@@ -54,7 +54,7 @@ def learn(setup: Setup, state: State, crew: Crew, tick: Callable[[], None]) -> S
     """
     number = state.number + 1
     devices = sampled(setup, number)
-    base = _base(setup, state.model, setup.precisions, number)
+    base, chain, down_bytes = lowered(setup, state.model, state.chain, number, devices)
     fresh = number == 1 and Method.parse(setup.method).learns_steps
     orders = [Order(setup, number, index, base, fresh, crew.processor) for index in devices]
     answers = [(order.device, crew.submit(device.learn, order, _residual(state, order))) for order in orders]
@@ -72,7 +72,8 @@ def learn(setup: Setup, state: State, crew: Crew, tick: Callable[[], None]) -> S
         residuals={**state.residuals, **residuals},
         loss=(*state.loss, sum(update.loss * update.samples for update in updates) / merged.samples),
         up_bytes=(*state.up_bytes, sum(len(update.payload) for update in updates)),
-        down_bytes=(*state.down_bytes, len(base) * len(devices)),
+        down_bytes=(*state.down_bytes, down_bytes),
+        chain=chain,
     )
 
 
@@ -110,7 +111,7 @@ def calibrated(setup: Setup, model: GlobalModel, number: int, crew: Crew) -> tup
     model = replace(model, profiles={str(p): model.profiles[str(p)] for p in learned})
     wanted = [Precision.parse(name) for name in setup.evaluate]
     orders = [
-        Order(setup, number, index, _base(setup, model, part, number), fresh, crew.processor)
+        Order(setup, number, index, whole(setup, model, part, number), fresh, crew.processor)
         for fresh in (False, True)
         for part in _parts([p for p in wanted if (p not in learned) is fresh])
         for index in sampled(setup, number)
@@ -124,11 +125,6 @@ def sampled(setup: Setup, number: int) -> list[int]:
     """The devices of a round, in rising order; how much one holds does not matter."""
     drawn = generator(setup.seed, number, "sampling").choice(setup.devices, setup.sampled, replace=False)
     return sorted(int(index) for index in drawn)
-
-
-def _base(setup: Setup, model: GlobalModel, precisions: Sequence[Precision], number: int) -> bytes:
-    seed = seed_of(setup.seed, number, f"base {join(precisions)}")
-    return base_payload(model, precisions, str(Recipe.parse(setup.downlink)), seed)
 
 
 def _residual(state: State, order: Order) -> Tensors:

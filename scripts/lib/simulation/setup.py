@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
+from aggregator.downlink import Downlink
 from protocol import networks
 from protocol.codec.recipe import Recipe
 from protocol.method import Method
@@ -32,7 +33,7 @@ class Setup:
         decay: of the learning rate, per round.
         augment: whether pictures are shifted by a few pixels, as agents do.
         recipe: how updates are coded.
-        downlink: how the base model is coded.
+        downlink: how the base model is coded (`aggregator.downlink`).
         evaluate: precisions at which the global model is judged.
         last: in how many of the last rounds; their mean is the accuracy of the run.
         calibration_pictures: how many pictures each device measures moments over before the model is judged.
@@ -65,7 +66,7 @@ class Setup:
         parse_several(self.precision)
         Method.parse(self.method)
         Recipe.parse(self.recipe)
-        Recipe.parse(self.downlink)
+        Downlink.parse(self.downlink)
         for name in self.evaluate:
             Precision.parse(name)
         _check("rounds", self.rounds, self.rounds >= 1, "1 or more")

@@ -1,0 +1,94 @@
+"""How the base model comes down: whole every time, or as steps from the state that devices hold (`protocol.reference`).
+
+fp32, half, uniform:8     the whole model under this recipe
+delta:<recipe>            what changed, under this recipe, with error feedback; the first time whole, as `half`
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Self
+
+import numpy as np
+
+from aggregator.model import GlobalModel, base_payload
+from protocol.codec.payload import MAX_SEED, Content, Header, decode, encode
+from protocol.codec.recipe import Recipe
+from protocol.errors import Unsupported
+from protocol.precision import Precision, join
+from protocol.reference import moved, state_of
+
+WHOLE: Final = ("fp32", "half", "uniform:8")
+"""Recipes for whole models; anything coarser would be trained upon as if it were the model."""
+FIRST: Final = "half"
+"""Recipe of the step that needs no state before it."""
+_BY_STEPS: Final = "delta:"
+
+
+@dataclass(frozen=True)
+class Downlink:
+    """A parsed way down.
+
+    Attributes:
+        recipe: of whole models, or of what changed.
+        by_steps: whether it is the latter.
+    """
+
+    recipe: Recipe
+    by_steps: bool
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read it.
+
+        Raises:
+            Unsupported: neither a recipe for whole models nor `delta:` and a recipe without feedback of its own.
+        """
+        by_steps = text.startswith(_BY_STEPS)
+        recipe = Recipe.parse(text.removeprefix(_BY_STEPS))
+        if recipe.feedback or not (by_steps or str(recipe) in WHOLE):
+            raise Unsupported(
+                f"downlink {text!r}: expected {', '.join(WHOLE)}, or delta: and a recipe without ef or dgc"
+            )
+        return cls(recipe, by_steps)
+
+    @property
+    def whole(self) -> Self:
+        """The same, or the first step's way, for what has no state to start from."""
+        return replace(self, recipe=Recipe.parse(FIRST), by_steps=False) if self.by_steps else self
+
+    @property
+    def stages(self) -> frozenset[str]:
+        """What a device must know to get along: steps are optional, since the state can be fetched whole."""
+        return Recipe.parse("fp32").stages if self.by_steps else self.recipe.stages
+
+    def __str__(self) -> str:
+        return f"{_BY_STEPS * self.by_steps}{self.recipe}"
+
+
+def next_step(
+    model: GlobalModel, precisions: Sequence[Precision], state: bytes | None, recipe: Recipe, seed: int
+) -> tuple[bytes, bytes]:
+    """The payload that leads devices from a state to the model, as near as the recipe comes, and where it leads.
+
+    Args:
+        model: where to.
+        precisions: whose profiles the state has.
+        state: what devices hold, None for nothing.
+        recipe: of what changed.
+        seed: of everything random; the same arguments give the same bytes.
+
+    Returns:
+        Payload and state.
+    """
+    if state is None:
+        payload = base_payload(model, precisions, FIRST, seed)
+        return payload, state_of(payload)
+    # Feedback says that the error comes back next time, so that the codec may be biased and err less (`eden`).
+    recipe = replace(recipe, feedback="ef")
+    drawn = seed & MAX_SEED if recipe.is_seeded else 0
+    header = Header(model.architecture, str(recipe), join(precisions), Content.DELTA, pictures=0, seed=drawn)
+    tensors, held = model.tensors(*precisions), decode(state).tensors
+    for spec in (*header.layout.weights, *header.layout.deltas):
+        tensors[spec.name] = tensors[spec.name] - held[spec.name]
+    payload = encode(header, tensors, np.random.default_rng(seed))
+    return payload, moved(state, payload)
