@@ -30,6 +30,11 @@ class BaseModel:
     size_bytes: int
     steps: tuple[Step, ...] = ()
 
+    @property
+    def newest_bytes(self) -> int:
+        """What every device needs at least."""
+        return self.steps[-1].payload_bytes if self.steps else self.size_bytes
+
 
 def make(room: Room, number: int, names: str, master: GlobalModel, seed: int) -> BaseModel:
     """The base model of round `number` for the precisions `names`; asked again, it is the same one."""

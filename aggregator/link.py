@@ -44,6 +44,7 @@ IN_FLIGHT: Final = 100
 GOODBYE_WITHIN_S: Final = 2.0
 UNREAD: Final = 512
 """Received messages that wait to be handled, 32 MB of chunks at most; then the broker has to wait."""
+AT_MOST_ONCE: Final = 0
 AT_LEAST_ONCE: Final = 1
 
 
@@ -167,6 +168,12 @@ class Link:
             raise PacketTooLarge(f"packet of {size} bytes to {row.topic}: broker takes at most {self._packet_bytes}")
         info = client.publish(row.topic, data, AT_LEAST_ONCE, row.retain, self._expiry(row))
         self._rows[info.mid] = row.id
+
+    def broadcast(self, topic: str, data: bytes) -> None:
+        """Publish bytes once and forget them; without a connection, or beyond what the broker takes, not even once."""
+        size = len(data) + len(topic.encode()) + HEADER_BYTES
+        if self._client is not None and self.connected and size <= self._packet_bytes:
+            self._client.publish(topic, data, AT_MOST_ONCE)
 
     def _expiry(self, row: Outgoing) -> Properties | None:
         if row.expires_at is None or self._client is None or self._client.protocol != mqtt.MQTTv5:

@@ -1,6 +1,7 @@
 """Who takes part in a round, at which precision, and what exactly each device is offered."""
 
 import secrets
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -16,6 +17,7 @@ from aggregator.job import Job
 from aggregator.merge import MAX_UPDATES
 from aggregator.room import Room
 from aggregator.store import Device, Model, Round, RoundState, Task, TaskState
+from protocol.chunks import MAX_BROADCAST_BYTES
 from protocol.codec.recipe import Recipe
 from protocol.messages import Offer
 from protocol.precision import Precision, join, parse_several
@@ -97,17 +99,30 @@ def profiles_of(room: Room, number: int, device: Device, model: Model) -> str:
     return join(room.job.precisions_for(number, Precision.parse(device.precision), model.precisions))
 
 
-def make_bases(room: Room, number: int, model: Model, invited: Iterable[Device]) -> dict[str, BaseModel]:
-    """The round's base model for each set of precisions."""
+def make_tasks(room: Room, number: int, model: Model, invited: Iterable[Device]) -> list[Task]:
+    """A task for each device, with a fresh name and nonce, not yet offered.
+
+    Once these are in the outbox, what two of them or more start from is published to all (`broadcast`).
+    """
+    wanted = [(device, profiles_of(room, number, device, model)) for device in invited]
+    bases = _make_bases(room, number, model, {names for _, names in wanted})
+    sharing = Counter(names for _, names in wanted)
+    return [
+        _make_task(room, number, device, names, bases[names], trained=model.precisions, sharing=sharing[names])
+        for device, names in wanted
+    ]
+
+
+def _make_bases(room: Room, number: int, model: Model, wanted: Collection[str]) -> dict[str, BaseModel]:
     master = versions.load(room, model)
-    wanted = sorted({profiles_of(room, number, device, model) for device in invited})
-    return {names: bases.make(room, number, names, master, seed_of(room.job, number, names)) for names in wanted}
+    return {
+        names: bases.make(room, number, names, master, seed_of(room.job, number, names)) for names in sorted(wanted)
+    }
 
 
-def make_task(room: Room, number: int, device: Device, model: Model, made: Mapping[str, BaseModel]) -> Task:
-    """A task with a fresh name and nonce, not yet offered."""
-    names = profiles_of(room, number, device, model)
-    base = made[names]
+def _make_task(
+    room: Room, number: int, device: Device, names: str, base: BaseModel, *, trained: Collection[str], sharing: int
+) -> Task:
     offer = Offer(
         task=secrets.token_hex(16),
         round=number,
@@ -123,11 +138,12 @@ def make_task(room: Room, number: int, device: Device, model: Model, made: Mappi
         batch=room.job.batch,
         learning_rate=room.job.learning_rate_for(number),
         seed=seed_of(room.job, number, device.id),
-        calibrate_steps=room.job.calibrates_steps(number, model.precisions, parse_several(names)),
+        calibrate_steps=room.job.calibrates_steps(number, trained, parse_several(names)),
         method=room.job.method,
         table=room.job.network.digest,
         codec_seed=codec_seed(room.job, number),
         steps=base.steps,
+        broadcast=sharing > 1 and base.newest_bytes <= MAX_BROADCAST_BYTES,
     )
     return Task(
         id=offer.task,
@@ -143,8 +159,9 @@ def make_task(room: Room, number: int, device: Device, model: Model, made: Mappi
 
 
 def offer(session: Session, room: Room, task: Task, deadline_s: float, *, awaited: bool) -> None:
-    """Post a task's offer with the time that is left; `awaited` holds the round until it is sent."""
-    message = replace(from_map(Offer, unpack_map(task.offer)), deadline_s=deadline_s)
+    """Post a task's offer with the time that is left; `awaited` holds the round and its broadcast until it is sent."""
+    kept = from_map(Offer, unpack_map(task.offer))
+    message = replace(kept, deadline_s=deadline_s, broadcast=kept.broadcast and awaited)
     topic = room.topics.device(task.device, "offer")
     expires_at = room.clock() + deadline_s
     outbox.post(session, topic, message, expires_at=expires_at, round=task.round if awaited else None)

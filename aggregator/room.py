@@ -29,7 +29,7 @@ class HoldOut:
     labels_N: npt.NDArray[np.int64] | None = None
 
 
-def _nobody(number: int, state: RoundState) -> None:
+def _nobody(*_: object) -> None:
     """Nobody listens."""
 
 
@@ -43,6 +43,7 @@ class Room:
         monotonic: seconds that never jump.
         hold_out: what exports are checked on; None checks on pictures of noise and rates nothing.
         on_transition: called with round and state after every committed transition.
+        broadcast: publishes bytes on a topic as well as it can; nobody waits for them.
     """
 
     store: Store
@@ -57,6 +58,7 @@ class Room:
     hold_out: HoldOut | None = None
     uploads: Uploads = field(default_factory=Uploads)
     on_transition: Callable[[int, RoundState], None] = _nobody
+    broadcast: Callable[[str, bytes], None] = _nobody
     unexportable: set[tuple[int, str]] = field(default_factory=set)
     """(version, precision) pairs whose export failed its check, not to be tried again by this process."""
 

@@ -19,7 +19,7 @@ from typing import Final
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from aggregator import devices, exports, outbox, planning, versions
+from aggregator import broadcast, devices, exports, outbox, planning, versions
 from aggregator.blobs import BlobError
 from aggregator.merge import MergeError, PartialSum
 from aggregator.model import GlobalModel, ModelError
@@ -122,12 +122,12 @@ def _plan(room: Room, last: Round | None) -> bool:
         model = versions.current(session)
     if len(invited) < room.job.min_devices:
         return False
-    bases = planning.make_bases(room, number, model, invited)
+    tasks = planning.make_tasks(room, number, model, invited)
     with room.store.transaction() as session:
         current = Round(number=number, state=RoundState.PLANNED, base_version=model.version, opened_at=room.clock())
         session.add(current)
         session.flush()
-        session.add_all(planning.make_task(room, number, device, model, bases) for device in invited)
+        session.add_all(tasks)
         _announce_state(session, room, current)
     room.on_transition(number, RoundState.PLANNED)
     return True
@@ -162,11 +162,10 @@ def _offer_rest(room: Room, current: Round) -> bool:
         return False
     waiting = {task.device: task.id for task in tasks if task.state in OPEN_TASKS | {TaskState.MISSED}}
     fresh = [device for device in absent if device.id not in waiting]
-    bases = planning.make_bases(room, current.number, model, fresh)
+    made = planning.make_tasks(room, current.number, model, fresh)
     with _move(room, current.number, RoundState.OFFERED) as (session, _):
         _miss_open_tasks(session, current.number)
         again = [session.get_one(Task, waiting[device.id]) for device in absent if device.id in waiting]
-        made = [planning.make_task(room, current.number, device, model, bases) for device in fresh]
         session.add_all(made)
         for task in [*again, *made]:
             task.state = TaskState.OFFERED
@@ -193,12 +192,15 @@ class _Tally:
 
 
 def _collect(room: Room, current: Round) -> bool:
-    """OFFERED → COLLECTING once every offer is with the broker; only now does the time run."""
+    """OFFERED → COLLECTING once every offer is with the broker; only now does the time run, and is broadcast."""
     with room.store.reading() as session:
         if outbox.waiting(session, current.number):
             return False
     with _move(room, current.number, RoundState.COLLECTING) as (_, moved):
         moved.deadline_at = room.clock() + room.job.deadline_s
+    with room.store.reading() as session:
+        for topic, piece in broadcast.packets(room, session, current.number):
+            room.broadcast(topic, piece)
     return True
 
 

@@ -116,6 +116,7 @@ def open_service(
             inbox=inbox,
             clock=time.time,
         )
+        room.broadcast = link.broadcast
         coordinator = Coordinator(room, link, inbox)
         desk = Desk(
             room=room,

@@ -224,6 +224,8 @@ class Agent:
             status=lambda: GATED.get(parts.journal.record.lifecycle, Status.ONLINE),
             on_up=lambda: self._inbox.put(_Up()),
             on_message=self._inbox.put,
+            on_piece=parts.workshop.broadcasts.hear,
+            precision=parts.journal.record.precision,
             max_backoff_s=parts.config.max_backoff_s,
             rng=rng,
         )

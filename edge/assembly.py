@@ -10,6 +10,7 @@ from typing import Final
 from urllib3 import PoolManager
 
 from edge.birth import load_pictures
+from edge.broadcasts import Broadcasts
 from edge.config import Config
 from edge.crash_loop import CrashLoop
 from edge.data import DataError
@@ -79,6 +80,7 @@ def assembled(config: Config, membership: Membership, journal: Journal, http: Po
             data=config.data,
             classes=config.classes,
             downloads=downloads,
+            broadcasts=Broadcasts(),
             trainer=trainer,
             residuals=Residuals(folder / "residuals"),
             outbox=Outbox(folder / "outbox", config.outbox_quota_bytes, on_damaged=lambda note: _warn(device, note)),

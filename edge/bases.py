@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge.broadcasts import Broadcasts
 from edge.downloads import DownloadError, Downloads
 from protocol.errors import RemoteProtocolError
 from protocol.messages import Offer, Step
@@ -19,9 +20,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Bases:
-    """Base models by way of the downloads."""
+    """Base models by way of the downloads, and of what is broadcast."""
 
     downloads: Downloads
+    broadcasts: Broadcasts
 
     def fetch(self, offer: Offer) -> bytes:
         """The payload whose SHA-256 the offer names; afterwards it is the only blob kept.
@@ -33,6 +35,8 @@ class Bases:
         held = self.downloads.held()
         self.downloads.forget_all_but({offer.base, *held, *(step.digest for step in offer.steps)})
         steps = cheapest(offer.steps, offer.base, offer.base_bytes, held)
+        if offer.broadcast and (steps or (steps is None and not offer.steps)):
+            self._gather(offer.newest)
         if steps:
             try:
                 self.downloads.keep(offer.base, self._followed(steps, held))
@@ -41,6 +45,12 @@ class Bases:
         path = self.downloads.fetch(offer.base, offer.base_bytes)
         self.downloads.forget_all_but({offer.base})
         return path.read_bytes()
+
+    def _gather(self, newest: Step) -> None:
+        """Keep what is broadcast if it comes; if not, it is downloaded like the rest."""
+        data = self.broadcasts.take(newest.digest, newest.payload_bytes, self.downloads.stop.is_set)
+        if data is not None:
+            self.downloads.keep(newest.digest, data)
 
     def _followed(self, steps: Sequence[Step], held: Mapping[bytes, Path]) -> bytes:
         """Where steps lead, the first from what is at hand or from nothing."""

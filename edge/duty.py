@@ -129,7 +129,10 @@ class Duty:
         except Refusal as refusal:
             self._decline(task.offer, refusal.reason, str(refusal))
         else:
-            self._journal.change(task=task, architecture=task.offer.architecture)
+            offer = task.offer
+            if offer.precision != self._journal.record.precision:
+                self._stage.link.listen(offer.precision)
+            self._journal.change(task=task, architecture=offer.architecture, precision=offer.precision)
             self._waiting, self._hearsay_until_s = task, self._monotonic()
 
     def _on_fetched(self, offer: Offer, future: Future[Path]) -> None:

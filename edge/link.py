@@ -57,6 +57,8 @@ class Link:
         status: whether it can work now.
         on_up: called from the link's thread after each connect, with birth and state already on their way.
         on_message: called from the network's thread with each message that passed every check.
+        on_piece: called from the network's thread with digest, number and bytes of each piece of a broadcast.
+        precision: whose broadcasts to listen to, empty for none.
         max_backoff_s: longest pause between two attempts to connect.
         rng: for the jitter.
     """
@@ -73,12 +75,15 @@ class Link:
         status: Callable[[], Status],
         on_up: Callable[[], None] = lambda: None,
         on_message: Callable[[Message], None] = lambda _: None,
+        on_piece: Callable[[bytes, int, bytes], None] = lambda _digest, _number, _data: None,
+        precision: str = "",
         max_backoff_s: float = CAP_S,
         rng: random.Random | None = None,
     ) -> None:
         self._address, self._device, self._topics, self._seal = address, device, topics, seal
         self._next_session, self._birth, self._status = next_session, birth, status
-        self._on_up, self._on_message = on_up, on_message
+        self._on_up, self._on_message, self._on_piece = on_up, on_message, on_piece
+        self._precision = precision
         self._rng, self._max_backoff_s = rng or random.Random(), max_backoff_s
         self._version, self._in_flight = V5, IN_FLIGHT
         self._session = 0
@@ -178,6 +183,18 @@ class Link:
         self.send(self._topics.device(self._device, "birth"), self._birth(self._session), retain=True)
         self._say(self._status())
 
+    def listen(self, precision: str) -> None:
+        """Hear the broadcasts for a precision from now on, instead of another's; on every later connection too."""
+        before, self._precision = self._precision, precision
+        if self.connected:
+            self._live().change_subscription(
+                self._topics.models(before) if before else "", self._topics.models(precision)
+            )
+
+    def _subscriptions(self) -> tuple[str, ...]:
+        models = (self._topics.models(self._precision),) if self._precision else ()
+        return (*self._topics.subscriptions_of_device(self._device), *models)
+
     def _say(self, status: Status) -> Ticket:
         return self.send(self._topics.device(self._device, "state"), State(status, self._session), retain=True)
 
@@ -228,7 +245,7 @@ class Link:
             self._version = other
         self._connection = connection
         try:
-            connection.subscribe(self._topics.subscriptions_of_device(self._device))
+            connection.subscribe(self._subscriptions())
             self.announce()
         except LinkError:
             connection.close()
@@ -257,6 +274,10 @@ class Link:
     def _receive(self, topic: str, data: bytes) -> None:
         self.received_bytes += len(data) + len(topic)
         try:
+            piece = self._topics.parse_model(topic)
+            if piece is not None:
+                self._on_piece(*piece, data)
+                return
             message = self._seal.open(data, topic)
         except RemoteProtocolError as error:
             log.warning("device %s: message on %s refused (%s): %s", self._device, topic, error.refusal, error)

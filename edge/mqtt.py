@@ -189,6 +189,12 @@ class Connection:
         if self._not_granted:
             raise Unreachable(f"broker {self.address}: refuses subscriptions to {', '.join(topics)}")
 
+    def change_subscription(self, before: str, after: str) -> None:
+        """Listen to one topic instead of another, which may be empty, without waiting for the broker."""
+        if before:
+            self._client.unsubscribe(before)
+        self._client.subscribe(after, 1)
+
     def send(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> Ticket:
         """Hand a publish to the network thread; `confirm` waits for its acknowledgement.
 

@@ -55,6 +55,7 @@ class Record:
         server_boot: the newest boot in a `ServerState`: older ones are stale wills.
         costs: latency and energy of each precision run so far.
         architecture: the network of the last offer, empty before the first; says what shape pictures must have.
+        precision: its precision, whose broadcasts the device listens to.
         done: the last task that has its receipt: an offer of it that was still on its way is no new work.
         sent_bytes: since the device joined, received_bytes likewise.
         starts: when the last starts were that did not live long, wall-clock seconds.
@@ -68,6 +69,7 @@ class Record:
     server_boot: int = 0
     costs: tuple[Cost, ...] = ()
     architecture: str = ""
+    precision: str = ""
     done: str = ""
     sent_bytes: int = 0
     received_bytes: int = 0

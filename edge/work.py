@@ -15,6 +15,7 @@ from typing import Final
 import numpy as np
 
 from edge.bases import Bases
+from edge.broadcasts import Broadcasts
 from edge.downloads import Downloads
 from edge.meters.base import Meter
 from edge.outbox import Entry, Outbox
@@ -67,7 +68,7 @@ class Workshop:
         folder: for files between the steps.
         data: the pictures, None for a member that only infers.
         classes: the fleet's class names, None to go by their number.
-        downloads, trainer, residuals, outbox, meter: the tools.
+        downloads, broadcasts, trainer, residuals, outbox, meter: the tools.
     """
 
     device: str
@@ -75,6 +76,7 @@ class Workshop:
     data: Path | None
     classes: tuple[str, ...] | None
     downloads: Downloads
+    broadcasts: Broadcasts
     trainer: TrainerProcess
     residuals: Residuals
     outbox: Outbox
@@ -115,7 +117,7 @@ class Workshop:
             Refusal: it is not the model the offer speaks of.
             OSError: the disk is full.
         """
-        data = Bases(self.downloads).fetch(offer)
+        data = Bases(self.downloads, self.broadcasts).fetch(offer)
         try:
             base = decode(data)
         except RemoteProtocolError as error:

@@ -14,6 +14,8 @@ from protocol.messages import MAX_CHUNKS, MAX_PAYLOAD_BYTES
 DEFAULT_CHUNK_BYTES: Final = 64 * 1024
 """Throughput is flat above 16 kB, brokers cap packets at 128 kB to 2 MB, and small pieces resume cheaply."""
 MIN_CHUNK_BYTES: Final = 1024
+MAX_BROADCAST_BYTES: Final = 1 << 24
+"""A device gathers a broadcast in memory, and a small board has 512 MB; larger ones it fetches, piece by piece."""
 
 
 def chunk_count(payload_bytes: int, chunk_bytes: int) -> int:

@@ -139,7 +139,8 @@ class Offer:
     tells none. `nonce` comes back in the manifest and binds the update to this offer.
     `deadline_s` counts from the moment the offer arrives, so that the device's clock does not matter. `codec_seed` is
     the same for all devices of a round and goes into the payload's header. `steps` lead to the base from earlier ones;
-    whoever holds one of these may take them instead of the whole.
+    whoever holds one of these may take them instead of the whole. With `broadcast`, `newest` is published to all
+    devices of this `precision` as soon as every offer is out.
     """
 
     task: str = key(1, TASK)
@@ -161,6 +162,12 @@ class Offer:
     table: bytes = key(17, DIGEST, default=b"")
     codec_seed: int = key(18, Int(0, (1 << 32) - 1), default=0)
     steps: tuple[Step, ...] = key(19, Sequence(Record(Step), MAX_STEPS), default=())
+    broadcast: bool = key(20, Flag(), default=False)
+
+    @property
+    def newest(self) -> Step:
+        """What every device of the round needs: the last step, or the base itself where there are none."""
+        return self.steps[-1] if self.steps else Step(b"", self.base, self.base_bytes)
 
 
 class DeclineReason(StrEnum):

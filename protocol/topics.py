@@ -5,6 +5,7 @@
     d/<id>/tele, d/<id>/rsp/<task>    device → aggregator
     d/<id>/offer, d/<id>/rx/<task>    aggregator → device
     up/<shard>/<id>/<task>/m, …/c/<n> device → aggregator: manifest, chunk n
+    model/<width>/<digest>/<n>        aggregator → all devices of a width: chunk n of a blob
 
 The upload names a shard instead of using `$share`: shared subscriptions scatter the chunks of one upload over all
 workers, and some brokers have none.
@@ -20,6 +21,8 @@ from protocol.errors import LocalProtocolError, Malformed
 from protocol.messages import MAX_CHUNKS
 
 _SEGMENT = re.compile(r"[a-z0-9-]{1,64}", re.ASCII)
+_DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_NUMBER = re.compile(r"[0-9]{1,5}", re.ASCII)
 _RESERVED: Final = frozenset({AGGREGATOR})
 
 
@@ -103,6 +106,30 @@ class Topics:
         """Where chunk `number` goes."""
         return f"{self.root}/up/{shard}/{device}/{task}/c/{number}"
 
+    def model(self, precision: str, digest: bytes, number: int) -> str:
+        """Where chunk `number` of a blob goes that all devices with offers for `precision` need."""
+        return f"{self._width(precision)}/{digest.hex()}/{number}"
+
+    def models(self, precision: str) -> str:
+        """What a device with offers for `precision` listens to."""
+        return f"{self._width(precision)}/+/+"
+
+    def _width(self, precision: str) -> str:
+        return f"{self.root}/model/{precision.lower().replace('+', '-')}"
+
+    def parse_model(self, topic: str) -> tuple[bytes, int] | None:
+        """Digest and chunk number in a topic of `model`; None if it is another.
+
+        Raises:
+            Malformed: it is spoiled.
+        """
+        if not topic.startswith(f"{self.root}/model/"):
+            return None
+        match topic.removeprefix(f"{self.root}/model/").split("/"):
+            case [_, digest, number] if _DIGEST.fullmatch(digest) and _NUMBER.fullmatch(number):
+                return bytes.fromhex(digest), _numbered(int(number))
+        raise Malformed(f"topic {topic[:120]!r}: expected model/<width>/<digest>/<n>")
+
     def subscriptions_of_device(self, device: str) -> tuple[str, ...]:
         """What an agent listens to."""
         return (self.server_state, self.round_state, self.device(device, "offer"), f"{self.root}/d/{device}/rx/+")
@@ -126,7 +153,7 @@ class Topics:
                 return Upward(Door.RESPONSE, _named(device), _named(task))
             case ["up", _, device, task, "m"]:
                 return Upward(Door.MANIFEST, _named(device), _named(task))
-            case ["up", _, device, task, "c", number] if number.isascii() and number.isdigit() and len(number) <= 5:
+            case ["up", _, device, task, "c", number] if _NUMBER.fullmatch(number):
                 return Upward(Door.CHUNK, _named(device), _named(task), _numbered(int(number)))
         raise Malformed(f"topic {topic[:120]!r}: not one a device publishes to")
 

@@ -46,6 +46,8 @@ class WireDevice:
     boot: int = 1
     accepted: list[Receipt] = field(default_factory=list)
     models: list[ModelOffer] = field(default_factory=list)
+    pieces: dict[tuple[bytes, int], bytes] = field(default_factory=dict)
+    """Of broadcasts, by digest and number."""
     chunks_sent: int = 0
     hold_back: threading.Event = field(default_factory=threading.Event)
     """While set, only the first chunk of an upload is sent."""
@@ -68,7 +70,7 @@ class WireDevice:
         self.mqtt = MqttClient(self.url, self.name, clean=False, will=(self.topics.device(self.name, "state"), will))
         self.mqtt.__enter__()
         self._taken = 0
-        self.mqtt.subscribe(*self.topics.subscriptions_of_device(self.name))
+        self.mqtt.subscribe(*self.topics.subscriptions_of_device(self.name), f"{self.topics.root}/model/#")
         self.say(self.topics.device(self.name, "birth"), self._birth(), retain=True)
         self.say(self.topics.device(self.name, "state"), State(Status.ONLINE, self.boot), retain=True)
 
@@ -87,6 +89,10 @@ class WireDevice:
         while self._taken < len(self.mqtt.received):
             arrived = self.mqtt.received[self._taken]
             self._taken += 1
+            if (piece := self.topics.parse_model(arrived.topic)) is not None:
+                assert piece not in self.pieces, "published once"
+                self.pieces[piece] = bytes(arrived.payload)
+                continue
             match self._open(arrived.topic, bytes(arrived.payload)):
                 case Offer() as offer:
                     self._upload(offer)

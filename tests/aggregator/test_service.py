@@ -95,6 +95,9 @@ def test_two_devices_on_the_wire_train_a_round_and_get_their_models(tmp_path: Pa
         devices[0].report("TRAINING", 0.25)
         for device in devices:
             device.serve_until(lambda device=device: device.accepted, "a receipt")
+            (digest,) = {digest for digest, _ in device.pieces}
+            spread = b"".join(device.pieces[digest, number] for number in range(len(device.pieces)))
+            assert spread == http.get(f"/api/v1/blobs/{digest.hex()}").content, "BF-034"
         eventually(lambda: round_state(http) == "announced", "the round to end", within_s=60)
         for device in devices:
             device.serve_until(lambda device=device: device.models, "a model")

@@ -9,12 +9,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import pytest
 import urllib3
-from edge_support import DEVICE, SPEC, HandAggregator, Hasty, broker, export, write_digits
+from edge_support import DEVICE, NETWORK, SPEC, TOPICS, HandAggregator, Hasty, broker, export, write_digits
 from mqtt_client import eventually
 
 from aggregator.broker import BrokerUrl
@@ -28,9 +29,11 @@ from edge.outbox import Outbox
 from edge.provision import Provisioner
 from edge.residual import Residuals
 from edge.runtime import Runtime
-from protocol.chunks import to_bitmap
-from protocol.codec.payload import Content
+from protocol.chunks import DEFAULT_CHUNK_BYTES, chunk_at, to_bitmap
+from protocol.codec.payload import Content, Header, encode
+from protocol.initial import initial_tensors
 from protocol.messages import Birth, Decline, DeclineReason, Manifest, Outcome, State, Status, Telemetry
+from protocol.precision import Precision
 from protocol.signing import SigningKey
 
 ROUND_TRIP = [
@@ -152,6 +155,62 @@ def test_a_round_from_offer_to_receipt_and_the_model_after_it(device: Device, ha
         assert told.sent_bytes > manifest.payload_bytes
     assert Runtime.restore(device.folder / "models")[0].current is not None
     hand.wait_for(State, lambda state: state.status is Status.OFFLINE)
+
+
+def base_of(seed: int) -> bytes:
+    """A base model that only a test has."""
+    tensors = initial_tensors(NETWORK, Precision.parse("W8A8"), seed)
+    return encode(Header(SPEC, "fp32", "W8A8", Content.WEIGHTS, 0), tensors, np.random.default_rng(0))
+
+
+def play_round(device: Device, hand: HandAggregator) -> None:
+    """The first round; from then on the device listens to the broadcasts of W8A8."""
+    hand.wait_for(Birth)
+    hand.offer()
+    manifest, _ = hand.take_upload()
+    hand.receipt(manifest)
+    device.until(*ROUND_TRIP)
+
+
+def spread(hand: HandAggregator, data: bytes, *numbers: int) -> None:
+    """Publish pieces of a blob."""
+    for number in numbers:
+        topic = TOPICS.model("W8A8", sha256(data).digest(), number)
+        hand.mqtt.publish(topic, chunk_at(data, DEFAULT_CHUNK_BYTES, number), qos=0)
+
+
+def test_a_base_that_is_broadcast_need_not_be_downloaded(device: Device, hand: HandAggregator) -> None:
+    """BF-034: nobody else has it. The subscription outlives a restart, and pieces may come before the offer."""
+    with device.running():
+        play_round(device, hand)
+        base = base_of(1)
+        hand.offer("task-2", 2, base=sha256(base).digest(), base_bytes=len(base), broadcast=True)
+        spread(hand, base, 2, 0, 1)
+        manifest, _ = hand.take_upload()
+        hand.receipt(manifest)
+        device.until(*ROUND_TRIP)
+    with device.running():
+        hand.wait_for(Birth)
+        base = base_of(2)
+        spread(hand, base, 0, 1, 2)
+        hand.offer("task-3", 3, base=sha256(base).digest(), base_bytes=len(base), broadcast=True)
+        assert hand.take_upload()[0].task == "task-3"
+
+
+def test_what_a_broadcast_loses_or_spoils_is_downloaded(device: Device, hand: HandAggregator) -> None:
+    """BF-034: a piece is missing, then one is another's."""
+    with device.running():
+        play_round(device, hand)
+        for round_, spoil in ((2, b""), (3, bytes(DEFAULT_CHUNK_BYTES))):
+            base = base_of(round_)
+            hand.offer(f"task-{round_}", round_, base=hand.keep(base), base_bytes=len(base), broadcast=True)
+            spread(hand, base, 0, 2)
+            if spoil:
+                hand.mqtt.publish(TOPICS.model("W8A8", sha256(base).digest(), 1), spoil, qos=0)
+            manifest, _ = hand.take_upload()
+            assert manifest.task == f"task-{round_}"
+            hand.receipt(manifest)
+            device.until(*ROUND_TRIP)
 
 
 def test_receipts_that_are_forged_or_for_another_payload_are_ignored(device: Device, hand: HandAggregator) -> None:

@@ -13,6 +13,7 @@ from edge_support import Hasty, reply, serving
 from aggregator.downlink import next_step
 from aggregator.model import GlobalModel
 from edge.bases import Bases
+from edge.broadcasts import Broadcasts
 from edge.downloads import Downloads
 from protocol.codec.recipe import Recipe
 from protocol.messages import Offer, Step
@@ -73,7 +74,7 @@ def made() -> Made:
 
 def fetch(folder: Path, server: Store, http: Pool, offer: Offer) -> bytes:
     with serving(server) as url:
-        return Bases(Downloads(folder, url, http, Hasty())).fetch(offer)
+        return Bases(Downloads(folder, url, http, Hasty()), Broadcasts()).fetch(offer)
 
 
 def test_a_new_device_takes_the_step_that_needs_nothing(tmp_path: Path, http: Pool, made: Made) -> None:

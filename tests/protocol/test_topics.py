@@ -33,6 +33,23 @@ def test_what_is_built_is_parsed_back(topic: str, expected: Upward) -> None:
     assert TOPICS.parse_upward(topic) == expected
 
 
+def test_broadcasts_have_topics_by_width() -> None:
+    """BF-034."""
+    topic = TOPICS.model("W8A8+W1A8", bytes(31) + b"\xff", 7)
+    assert topic == "bitfleet/v1/home/model/w8a8-w1a8/" + "00" * 31 + "ff/7"
+    assert TOPICS.models("W8A8+W1A8") == "bitfleet/v1/home/model/w8a8-w1a8/+/+"
+    assert TOPICS.parse_model(topic) == (bytes(31) + b"\xff", 7)
+    assert TOPICS.parse_model(TOPICS.server_state) is None
+
+
+@pytest.mark.parametrize(
+    "tail", ["", "w8a8", f"w8a8/{'00' * 32}", "w8a8/00/1", f"w8a8/{'00' * 32}/x", f"w8a8/{'00' * 32}/99999"]
+)
+def test_a_spoiled_topic_of_a_broadcast_is_malformed(tail: str) -> None:
+    with pytest.raises(Malformed):
+        TOPICS.parse_model(f"bitfleet/v1/home/model/{tail}")
+
+
 @pytest.mark.parametrize(
     "topic",
     [
