@@ -92,6 +92,9 @@ def simulate(
     last: Annotated[
         int | None, typer.Option(help="In how many of the last rounds to judge; their mean is the result.")
     ] = None,
+    judged: Annotated[
+        int | None, typer.Option(help="In how many of the last rounds to judge in any case, for a longer curve.")
+    ] = None,
     calibration_pictures: Annotated[
         int | None, typer.Option(help="Pictures each device measures moments and ranges over before a judgement.")
     ] = None,
@@ -138,6 +141,7 @@ def simulate(
         "downlink": downlink,
         "evaluate": tuple(evaluate.split(",")) if evaluate else None,
         "last": last,
+        "judged": judged,
         "calibration_pictures": calibration_pictures,
     }
     setups = setups_of(TIERS[tier], seeds, given)
@@ -167,7 +171,7 @@ def setups_of(base: Setup, seeds: str, given: dict[str, Any]) -> list[Setup]:
     fields = asdict(base) | {name: value for name, value in given.items() if value is not None}
     if given["evaluate"] is None:
         fields["evaluate"] = tuple(str(precision) for precision in parse_several(fields["precision"]))
-    for name, bound in (("last", "rounds"), ("sampled", "devices")):
+    for name, bound in (("last", "rounds"), ("judged", "rounds"), ("sampled", "devices")):
         if given[name] is None:
             fields[name] = min(fields[name], fields[bound])
     try:

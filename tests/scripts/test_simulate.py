@@ -455,7 +455,7 @@ def test_a_curve_is_drawn_where_there_is_one() -> None:
     assert plot(outcomes, "x", "png").startswith(b"\x89PNG")
     with pytest.raises(SimulationError, match="plot 'gif'"):
         plot(outcomes, "x", "gif")
-    with pytest.raises(SimulationError, match="expected --last 2"):
+    with pytest.raises(SimulationError, match="expected --judged 2"):
         plot([replace(made_up(0, 0.5), setup=replace(TINY, last=1))], "x", "svg")
 
 

@@ -33,6 +33,7 @@ QUICK: Final[dict[str, Any]] = {
     "epochs": 1,
     "rounds": 2,
     "last": 1,
+    "judged": 0,
     "calibration_pictures": 64,
 }
 """The short form: it shows that everything works, and nothing about accuracy."""
@@ -85,7 +86,7 @@ class Run:
         share = pictures * setup.sampled / setup.devices
         trained = share * setup.epochs * setup.rounds * (SANDWICH if len(setup.precisions) > 1 else 1)
         measured = TEST_PICTURES + setup.sampled * setup.calibration_pictures
-        judged = len(setup.evaluate) * setup.last * measured * FORWARD_SHARE
+        judged = len(setup.evaluate) * setup.judged_rounds * measured * FORWARD_SHARE
         return (trained + judged) * (STEP_S + network.multiply_adds * SECONDS_PER_MULTIPLY_ADD)
 
 

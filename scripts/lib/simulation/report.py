@@ -61,11 +61,11 @@ def plot(outcomes: Sequence[Outcome], label: str, form: str) -> bytes:
     setup = outcomes[0].setup
     if form not in {"svg", "png"}:
         raise SimulationError(f"plot {form!r}: expected a file named .svg or .png")
-    if setup.last < 2:
-        raise SimulationError("plot over 1 judged round: expected --last 2 or more")
+    if setup.judged_rounds < 2:
+        raise SimulationError("plot over 1 judged round: expected --judged 2 or more")
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
-    rounds_R = np.arange(setup.rounds - setup.last + 1, setup.rounds + 1)
+    rounds_R = np.arange(setup.rounds - setup.judged_rounds + 1, setup.rounds + 1)
     for name in setup.evaluate:
         percent_SR = 100 * np.array([outcome.accuracy[name] for outcome in outcomes])
         axes.plot(rounds_R, percent_SR.mean(axis=0), label=f"{name} ({outcomes[0].arithmetic[name]})")

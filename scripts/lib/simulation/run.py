@@ -158,7 +158,7 @@ def _play(shelf: Shelf, crew: Crew, bars: Bars, kept: dict[str, int]) -> None:
             kept[setup.digest] = state.number
             began_s, model = time.monotonic(), None
             state = rounds.learn(setup, state, crew, bar.tick)
-            if state.number > setup.rounds - setup.last:
+            if state.number > setup.rounds - setup.judged_rounds:
                 state, model = rounds.judged(setup, state, pictures, crew)
             state = replace(state, wall_s=state.wall_s + time.monotonic() - began_s)
             bar.show(state)

@@ -36,6 +36,7 @@ class Setup:
         downlink: how the base model is coded (`aggregator.downlink`).
         evaluate: precisions at which the global model is judged.
         last: in how many of the last rounds; their mean is the accuracy of the run.
+        judged: in how many of the last rounds in any case, to see it learn; 0 for no more than `last`.
         calibration_pictures: how many pictures each device measures moments over before the model is judged.
         seed: of first weights, deal, sampling, order and rounding.
     """
@@ -60,6 +61,7 @@ class Setup:
     last: int = 10
     calibration_pictures: int = 256
     seed: int = 0
+    judged: int = 0
 
     def __post_init__(self) -> None:
         networks.parse(self.network)
@@ -71,6 +73,7 @@ class Setup:
             Precision.parse(name)
         _check("rounds", self.rounds, self.rounds >= 1, "1 or more")
         _check("last", self.last, 1 <= self.last <= self.rounds, f"1 to the number of rounds, {self.rounds}")
+        _check("judged", self.judged, 0 <= self.judged <= self.rounds, f"0 to the number of rounds, {self.rounds}")
         _check("devices", self.devices, self.devices >= 1, "1 or more")
         _check("sampled", self.sampled, 1 <= self.sampled <= self.devices, f"1 to the devices, {self.devices}")
         _check("pictures", self.pictures, self.pictures >= 0, "0 (all) or more")
@@ -84,6 +87,11 @@ class Setup:
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
 
     @property
+    def judged_rounds(self) -> int:
+        """How many of the last rounds are judged."""
+        return max(self.last, self.judged)
+
+    @property
     def precisions(self) -> tuple[Precision, ...]:
         """What the devices train."""
         return parse_several(self.precision)
@@ -95,7 +103,7 @@ class Outcome:
 
     Attributes:
         setup: what was run.
-        accuracy: fraction right on the test pictures, by precision, one for each of the last rounds.
+        accuracy: fraction right on the test pictures, by precision, one for each of the judged rounds.
         arithmetic: by precision, `integer` (the exported ONNX file) or `float` (the trainer's network).
         loss: mean training loss of every round.
         up_bytes: bytes of all updates of every round, Σ len(payload).
@@ -117,7 +125,7 @@ class Outcome:
 
     def mean(self, precision: str) -> float:
         """Mean accuracy over the last rounds."""
-        values = self.accuracy[precision]
+        values = self.accuracy[precision][-self.setup.last :]
         return sum(values) / len(values)
 
     def to_json(self) -> dict[str, Any]:
