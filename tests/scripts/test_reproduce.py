@@ -12,7 +12,9 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pytest
 from reproduce import latents, plots, post_training, report
+from reproduce.accounting import Charged, charged
 from reproduce.fbq import Fbq
+from reproduce.fedzip import FAITHFUL, FLOAT, Fedzip, Ratio, Saved, ToTarget
 from reproduce.figures import Bound, Examined, Gap, LargestFall, Range, UplinkBits, at_least, at_most, evaluate
 from reproduce.oqfl import Oqfl
 from reproduce.qrfl import NAIVE, Qrfl
@@ -27,7 +29,7 @@ from protocol.architecture import Role
 from protocol.precision import FP32, Precision
 
 ROOT = Path(__file__).parents[2]
-STUDIES: list[type[Study]] = [Fbq, Qrfl, Oqfl]
+STUDIES: list[type[Study]] = [Fbq, Qrfl, Oqfl, Fedzip]
 
 
 def made(
@@ -280,3 +282,61 @@ def test_a_short_study_runs_to_its_report_and_is_not_run_again(tmp_path: Path) -
         path.unlink()
     assert "not run yet: f1-W2A32-s0" in run("--report")
     assert (made / "fbq.md").read_text() == before
+
+
+# --- fedzip ---
+
+
+def test_the_published_charges_by_hand() -> None:
+    """Seven zeros, two of one cluster at 1 and 2, one of another at 9."""
+    values = np.array([0, 5, 5, 0, 0, 0, 0, 0, 0, -5], dtype=np.float32)
+    found = charged([values.reshape(2, 5)])
+    # words of 2 bits for the rarest, 1 for the others; 27 bits for three positions; distances 2, 1 and 10
+    assert found == Charged(huffman=1 * 2 + 2 + 7, addresses=3 * 27, differences=2 + 1 + 4, fp32=320)
+    assert charged([values, values]).huffman == 2 * found.huffman
+    assert charged([np.zeros(5, dtype=np.float32)]) == Charged(huffman=5, fp32=160)
+    with pytest.raises(ValueError, match="4 different values: expected at most 3"):
+        charged([np.arange(4, dtype=np.float32)])
+
+
+def test_ratios_are_those_of_real_bytes_and_saved_ones_of_both_ways() -> None:
+    found = results(
+        made("fp32", 0, 0.9, 0.9, up_bytes=(1000, 1000)),
+        made("ours", 0, 0.8, 0.9, up_bytes=(20, 30)),
+        made("fp32", 1, 0.9, 0.9, up_bytes=(1000, 1000)),
+        made("ours", 1, 0.8, 0.8, up_bytes=(25, 25)),
+    )
+    ratio = Ratio("r", "f1", "ours", at_least(40.0)).figure(found)
+    assert ratio is not None
+    assert (ratio.value, ratio.met, ratio.of) == (40.0, True, 2)
+    share = Ratio("r", "f1", "ours", inverse=True).figure(found)
+    assert share is not None
+    assert share.value == 0.025
+    saved = Saved("s", "f1", "ours", at_least(97.0), down=True).figure(found)
+    assert saved is not None
+    assert saved.value == 97.5
+    # seed 0 gets there in its second round, after 50 bytes, FedAvg in its first, after 1000; seed 1 never does
+    target = ToTarget("t", "f1", "ours", at_least(10.0)).figure(found)
+    assert target is not None
+    assert (target.value, target.spread) == (10.0, [0.0, 20.0])
+
+
+def test_the_study_of_fedzip_counts_twice_and_draws(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "reproduce", "fedzip", "--quick", "--tier", "z", "--seeds", "0", "--workers", "2"]
+    command += ["--only", f"{FLOAT},{FAITHFUL},best", "--folder", str(tmp_path)]
+    paths = os.pathsep.join(map(str, (ROOT / "scripts" / "lib", ROOT)))
+    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "COLUMNS": "160"}
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    made = tmp_path / "quick"
+    figures = {
+        figure["name"].removeprefix("quick."): figure["value"]
+        for figure in json.loads((made / "fedzip.json").read_text())["figures"]
+    }
+    assert figures["z.fedzip.charged.differences"] > figures["z.fedzip.decodable.golomb"] > 10
+    assert figures["z.fedzip.charged.huffman"] < 32
+    assert figures["z.best.ratio"] > 100
+    assert 0 < figures["z.best.saved_all"] < figures["z.best.saved_up"]
+    for name in ("pareto-z", "bytes-z"):
+        ET.parse(made / "fedzip" / f"{name}.svg")
+    assert "| differences |" in (made / "fedzip.md").read_text()

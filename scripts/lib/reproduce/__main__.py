@@ -4,11 +4,12 @@ import sys
 
 from reproduce.cli import main
 from reproduce.fbq import Fbq
+from reproduce.fedzip import Fedzip
 from reproduce.oqfl import Oqfl
 from reproduce.qrfl import Qrfl
 from reproduce.study import Study
 
-STUDIES: dict[str, type[Study]] = {"fbq": Fbq, "qrfl": Qrfl, "oqfl": Oqfl}
+STUDIES: dict[str, type[Study]] = {"fbq": Fbq, "qrfl": Qrfl, "oqfl": Oqfl, "fedzip": Fedzip}
 
 if __name__ == "__main__":
     # the stub's name is not one of the arguments that the evidence document repeats

@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,7 +21,7 @@ from simulation.setup import Outcome
 from aggregator.model import GlobalModel
 from reproduce import report
 from reproduce.results import Kept, Results, keep, load
-from reproduce.run import TIERS, Run, quick
+from reproduce.run import Run, quick
 from reproduce.study import SEEDS, Study
 
 RESULTS: Final = Path("docs/results")
@@ -143,7 +144,8 @@ def _arguments(study: Study) -> argparse.Namespace:
         description=f"{study.title}. {study.published}",
         epilog="Interrupted runs go on where they were; finished ones are kept and not run again.",
     )
-    parser.add_argument("--tier", type=_tiers, default=list(TIERS), help=f"of {','.join(TIERS)} (default all)")
+    tiers = ",".join(study.tiers)
+    parser.add_argument("--tier", type=partial(_tiers, study), default=study.tiers, help=f"of {tiers} (default all)")
     parser.add_argument("--seeds", type=_seeds, default=list(SEEDS), help="numbers joined by commas (default 0,1,2)")
     parser.add_argument("--only", type=_names, metavar="RUNS", help="labels or names joined by commas, * allowed")
     parser.add_argument(
@@ -162,10 +164,10 @@ def _arguments(study: Study) -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _tiers(text: str) -> list[str]:
+def _tiers(study: Study, text: str) -> list[str]:
     tiers = text.split(",")
-    if not set(tiers) <= TIERS.keys():
-        raise argparse.ArgumentTypeError(f"{text!r}: expected some of {','.join(TIERS)}")
+    if not set(tiers) <= set(study.tiers):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected some of {','.join(study.tiers)}")
     return tiers
 
 

@@ -48,6 +48,29 @@ def curves(series: Sequence[Series], ticks: Sequence[str], x: str, y: str) -> st
     return svg(figure)
 
 
+def scatter(places: Mapping[str, tuple[float, Sequence[float]]], x: str, y: str) -> str:
+    """A point for each label at its x, on a logarithmic scale, and the mean of its y; whiskers to least and most."""
+    figure, axes = _page(x, y)
+    for (label, (place, values)), colour in zip(places.items(), cycle(COLOURS)):
+        mean = fmean(values)
+        whiskers = [[mean - min(values)], [max(values) - mean]]
+        axes.errorbar([place], [mean], yerr=whiskers, fmt="o", color=colour, capsize=2)
+        axes.annotate(label, (place, mean), (4, 4), textcoords="offset points", color=INK, fontsize=8)
+    axes.set_xscale("log")
+    return svg(figure)
+
+
+def lines(curves: Mapping[str, Sequence[tuple[float, float]]], x: str, y: str) -> str:
+    """A line through points for each label, x on a logarithmic scale."""
+    figure, axes = _page(x, y)
+    for (label, points), colour in zip(curves.items(), cycle(COLOURS)):
+        if points:
+            axes.plot(*zip(*points, strict=True), color=colour, label=label)
+    axes.set_xscale("log")
+    axes.legend(frameon=False, fontsize=8)
+    return svg(figure)
+
+
 def bars(series: Sequence[Series], ticks: Sequence[str], y: str, line: float) -> str:
     """Bars side by side for each tick, whiskers from the smallest to the largest, and a line to reach."""
     figure, axes = _page("", y)

@@ -15,6 +15,7 @@ NESTED_CNN4: Final = f"{CNN4},codes=nested"
 TIERS: Final = {
     "f1": tiers.TIERS[tiers.Tier.F1],
     "f2": tiers.TIERS[tiers.Tier.F2],
+    "z": tiers.TIERS[tiers.Tier.Z],
     "smoke": replace(tiers.TIERS[tiers.Tier.SMOKE], last=1),
 }
 """A smoke run is judged after its last round alone: a mean over its three would be one over beginnings."""
@@ -22,6 +23,7 @@ TIERS: Final = {
 TITLES: Final = {
     "f1": "Tier F1: Fashion-MNIST, IID, all of 10 devices, 25 rounds",
     "f2": "Tier F2: Fashion-MNIST, Dirichlet 0.3, 10 of 50 devices, 40 rounds",
+    "z": "Tier Z: FedZip's CNN of 1.20 M parameters, Fashion-MNIST, IID, all of 10 devices",
     "smoke": "Smoke run in place of tier R: width 0.125, 3 of 10 devices, 3 rounds of 5 epochs",
 }
 

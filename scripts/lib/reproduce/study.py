@@ -10,7 +10,7 @@ from evidence import Figure
 from aggregator.model import GlobalModel
 from reproduce.figures import Bound, Spec, made
 from reproduce.results import Results
-from reproduce.run import TIERS, Run
+from reproduce.run import Run
 from reproduce.tables import Table
 
 SEEDS = (0, 1, 2)
@@ -38,8 +38,10 @@ class Study(ABC):
         name: of the preset.
         title: of the report.
         published: where it was published, and which figures of it are known.
+        tiers: those it has runs on.
     """
 
+    tiers: Sequence[str] = ("f1", "f2", "smoke")
     name: str
     title: str
     published: str
@@ -64,6 +66,6 @@ class Study(ABC):
     def plots(self, results: Results) -> Iterator[tuple[str, str]]:
         """File name without suffix, and SVG text."""
 
-    def planned(self, tiers: Iterable[str] = tuple(TIERS), seeds: Iterable[int] = SEEDS) -> list[Run]:
-        """The runs of several tiers, one seed after the other, so that an early stop leaves whole comparisons."""
-        return [run for tier in tiers for seed in seeds for run in self.runs(tier, seed)]
+    def planned(self, tiers: Iterable[str] = (), seeds: Iterable[int] = SEEDS) -> list[Run]:
+        """The runs of some tiers, or all, one seed after the other, so that an early stop leaves whole comparisons."""
+        return [run for tier in tiers or self.tiers for seed in seeds for run in self.runs(tier, seed)]

@@ -1,7 +1,7 @@
 """A bar for every run under way: round, loss, last accuracy, time left."""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
@@ -25,8 +25,9 @@ class Bar:
     setup: Setup
 
     def tick(self) -> None:
-        """One more update is merged."""
-        self.progress.advance(self.task)
+        """One more device is done; after a run that failed some still come in, and its bar is gone."""
+        with suppress(KeyError):
+            self.progress.advance(self.task)
 
     def show(self, state: State) -> None:
         """Show what a round came to."""
