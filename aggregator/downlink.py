@@ -21,6 +21,8 @@ WHOLE: Final = ("fp32", "half", "uniform:8")
 """Recipes for whole models; anything coarser would be trained upon as if it were the model."""
 FIRST: Final = "half"
 """Recipe of the step that needs no state before it."""
+SOME: Final = 1
+"""Pictures behind a step's moments: how many does not matter on the way down, but that there are any brings them."""
 _BY_STEPS: Final = "delta:"
 
 
@@ -86,7 +88,7 @@ def next_step(
     # Feedback says that the error comes back next time, so that the codec may be biased and err less (`eden`).
     recipe = replace(recipe, feedback="ef")
     drawn = seed & MAX_SEED if recipe.is_seeded else 0
-    header = Header(model.architecture, str(recipe), join(precisions), Content.DELTA, pictures=0, seed=drawn)
+    header = Header(model.architecture, str(recipe), join(precisions), Content.DELTA, pictures=SOME, seed=drawn)
     tensors, held = model.tensors(*precisions), decode(state).tensors
     for spec in (*header.layout.weights, *header.layout.deltas):
         tensors[spec.name] = tensors[spec.name] - held[spec.name]

@@ -5,7 +5,7 @@
 What the codec C drops stays in the difference and is sent later: error feedback of the way down, with the state itself
 as its memory (K. Gruntkowska, A. Tyurin, P. Richtárik, "EF21-P and Friends: Improved Theoretical Communication
 Complexity for Distributed Optimization with Bidirectional Compression", ICML 2023, arXiv 2209.15218). Moments are not
-added up; a step carries them as they are.
+added up; a step carries them as they are, or leaves them.
 
 A state is written as its `fp32` payload, and the SHA-256 of that is its name. Whoever missed steps catches up by those
 it missed, or takes the whole state where that is less; either way the name proves that nothing went astray.
@@ -52,7 +52,7 @@ def moved(state: bytes, step: bytes) -> bytes:
             f"step of {payload.header.architecture} at {payload.header.precision}: expected"
             f" {before.header.architecture} at {before.header.precision}"
         )
-    tensors = dict(payload.tensors)
+    tensors = before.tensors | payload.tensors
     for spec in (*payload.header.layout.weights, *payload.header.layout.deltas):
         tensors[spec.name] = before.tensors[spec.name] + tensors[spec.name]
     return _written(Payload(before.header, tensors))

@@ -76,7 +76,7 @@ class Layout:
 
 
 @lru_cache(maxsize=32)
-def layout_of(architecture: str, precision: str, *, whole: bool, shared: bool) -> Layout:
+def layout_of(architecture: str, precision: str, *, whole: bool, shared: bool, moments: bool = True) -> Layout:
     """The layout of a payload.
 
     Args:
@@ -84,12 +84,13 @@ def layout_of(architecture: str, precision: str, *, whole: bool, shared: bool) -
         precision: whose profile is there, or several joined by `+`.
         whole: whether it is a model, and side tensors are absolute.
         shared: whether the shared tensors are there.
+        moments: whether means and variances are there.
 
     Raises:
         RemoteProtocolError: there is no such architecture or precision.
     """
     tensors = networks.parse(architecture).tensors(*parse_several(precision))
-    specs = [spec for spec in tensors if shared or spec.profile]
+    specs = [spec for spec in tensors if (shared or spec.profile) and (moments or spec.role not in MOMENTS)]
     side = [spec for spec in specs if spec.role is not Role.WEIGHT]
     return Layout(
         weights=tuple(spec for spec in specs if spec.role is Role.WEIGHT),

@@ -3,7 +3,8 @@
 Layout: `BF`, version byte 1, little-endian uint16 header length, msgpack header with integer keys, then the tensors
 without names or lengths, since shapes come from the table: weights one by one, then what is small together (`layout`).
 
-Deltas carry new − base for every tensor but the moments; moments are absolute, as measured over `pictures` pictures.
+Deltas carry new − base for every tensor but the moments; moments are absolute, as measured over `pictures` pictures,
+and left out where that is none.
 What calibration measured has the same form, without the shared tensors.
 """
 
@@ -76,7 +77,9 @@ class Header:
     def layout(self) -> Layout:
         """The tensors that follow."""
         whole, shared = self.content is Content.WEIGHTS, self.content is not Content.PROFILES
-        return layout_of(self.architecture, self.precision, whole=whole, shared=shared)
+        return layout_of(
+            self.architecture, self.precision, whole=whole, shared=shared, moments=whole or self.pictures > 0
+        )
 
     @property
     def specs(self) -> tuple[TensorSpec, ...]:

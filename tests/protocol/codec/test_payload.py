@@ -50,6 +50,15 @@ def test_several_profiles_follow_one_another() -> None:
         np.testing.assert_array_equal(payload.tensors[name], values)
 
 
+def test_moments_over_no_pictures_are_left_out() -> None:
+    """BF-044: of a network of a hundred thousand parameters they would outweigh an update of a three-hundredth."""
+    with_moments, without = HEADER.specs, replace(HEADER, pictures=0).specs
+    assert {spec.role for spec in with_moments} - {spec.role for spec in without} == set(MOMENTS)
+    assert decode(encode(replace(HEADER, pictures=0), TENSORS, RNG)).tensors.keys() == {spec.name for spec in without}
+    whole = replace(HEADER, content=Content.WEIGHTS)
+    assert whole.specs == replace(whole, pictures=0).specs
+
+
 def test_profiles_alone_take_a_few_kilobytes() -> None:
     """BF-065: federated calibration of six widths at full width, against 44.7 MB for the model at fp32."""
     header = Header(resnet18().spec, "sign", "W8A8+W6A8+W4A8+W3A8+W2A8+W1A8", Content.PROFILES, 40)
