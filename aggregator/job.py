@@ -134,8 +134,9 @@ class Job:
         return fresh and (self.calibrates(number) or self.calibrate_first)
 
     def recipe_for(self, number: int) -> str:
-        """Recipe of round `number`: without error feedback in the calibration round, which sends no weights."""
-        return str(Recipe.parse(self.recipe).without_feedback) if self.calibrates(number) else self.recipe
+        """Recipe of round `number`; without feedback in the calibration round, which sends no weights."""
+        recipe = Recipe.parse(self.recipe)
+        return str(recipe.without_feedback if self.calibrates(number) else recipe.in_round(number))
 
     def downlink_for(self, number: int) -> Downlink:
         """Way down of round `number`: whole in the calibration round, which measures the model itself."""

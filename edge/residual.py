@@ -9,15 +9,12 @@ A task trained again after a crash starts from the same committed residual and s
 import io
 import zipfile
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 
 from edge.files import remove, sync_folder, write_atomic
 from protocol.architecture import Tensors
-
-MAX_AGE_ROUNDS: Final = 20
-"""What was dropped longer ago points away from a model that others have moved since."""
+from protocol.codec.feedback import aged
 
 _ARCHITECTURE, _ROUND = "//architecture", "//round"
 """Names that no tensor has."""
@@ -37,8 +34,8 @@ class Residuals:
     def load(self, architecture: str, round_: int) -> Tensors:
         """The committed residual by weight name.
 
-        Empty when there is none, when it belongs to another architecture or is older than `MAX_AGE_ROUNDS`, and
-        when its file is damaged: a lost residual costs accuracy for a few rounds, never correctness.
+        Faded by the rounds since (`aged`). Empty when there is none, when it belongs to another architecture or is too
+        old, and when its file is damaged: a lost residual costs accuracy for a few rounds, never correctness.
         """
         try:
             # Opened here, since numpy leaves a file that is no archive open.
@@ -48,8 +45,7 @@ class Residuals:
             return {}
         if str(tensors.pop(_ARCHITECTURE)) != architecture:
             return {}
-        age = round_ - int(tensors.pop(_ROUND))
-        return tensors if 0 <= age <= MAX_AGE_ROUNDS else {}
+        return aged(tensors, round_ - int(tensors.pop(_ROUND)))
 
     def propose(self, task: str, architecture: str, round_: int, residual: Tensors) -> None:
         """Keep what the residual becomes if the update of `task` is accepted."""

@@ -12,6 +12,9 @@ With momentum correction (`dgc`), so that what waits in e gathers speed as it wo
 
 Only weights have a residual; side tensors travel at 8 or 16 bits. The caller keeps e' and u' aside until the
 aggregator's signed receipt says that C(p) counted, and forgets them otherwise.
+
+A residual is about the model it was left from. Others move that model while the device is away, so it fades with every
+round the device misses, and after `MAX_AGE_ROUNDS` it is dropped.
 """
 
 from typing import Final
@@ -23,6 +26,10 @@ from protocol.codec.payload import Header, decode, encode
 from protocol.codec.recipe import Recipe
 
 MOMENTUM: Final = 0.9
+FADING: Final = 0.9
+"""What is left of a residual for each round that the device was not asked, or whose update did not count."""
+MAX_AGE_ROUNDS: Final = 20
+"""After as many, an eighth would be left, of a direction that the model has long turned away from."""
 _SPEED: Final = "momentum/"
 """Before the name of a weight, names its u; no tensor has a slash there."""
 
@@ -54,3 +61,11 @@ def encode_with_feedback(
     if factor:
         left |= {_SPEED + name: np.where(sent[name] != 0, zero, speed[name]) for name in weights}
     return payload, left
+
+
+def aged(residual: Tensors, rounds: int) -> Tensors:
+    """What counts of a residual, `rounds` rounds after the one that left it; in the very next one, all of it."""
+    if not 0 <= rounds <= MAX_AGE_ROUNDS:
+        return {}
+    left = np.float32(FADING ** max(0, rounds - 1))
+    return {name: left * values for name, values in residual.items()} if left < 1 else residual

@@ -42,6 +42,9 @@ STAGES: Final = (
 )
 """Every stage this version can encode and decode, as an agent lists them in its birth."""
 
+_WARM_UP: Final = 0.25
+_DECIMALS: Final = 8
+
 _CODERS: Final[dict[str, Coder]] = {"huffman": Huffman(), "rc": RangeCoder()}
 _BITPACK: Final = Bitpack()
 _GOLOMB: Final = Golomb()
@@ -125,6 +128,16 @@ class Recipe:
         """The same codec for what leaves no residual, such as a calibration."""
         return replace(self, feedback="")
 
+    def in_round(self, number: int) -> Self:
+        """The recipe of round `number`, from 1: `dgc` keeps a quarter of the values, then a quarter of that, down to p.
+
+        The warm-up of Y. Lin et al., "Deep Gradient Compression", ICLR 2018, arXiv 1712.01887, section 3.3: in the
+        first rounds everything changes fast, and a sparse update is stale before it is sent.
+        """
+        if self.feedback != "dgc":
+            return self
+        return replace(self, share=max(self.share, round(_WARM_UP**number, _DECIMALS)))
+
     @property
     def weights(self) -> TensorCodec:
         """The codec of a weight tensor."""
@@ -198,7 +211,7 @@ def _spelled_out(text: str) -> str:
 
 def _plain(number: float) -> str:
     """Decimal without an exponent or needless zeros."""
-    return f"{number:.8f}".rstrip("0").rstrip(".")
+    return f"{number:.{_DECIMALS}f}".rstrip("0").rstrip(".")
 
 
 def _unsupported(text: str) -> Unsupported:

@@ -67,7 +67,7 @@ def learn(order: Order, residual: Tensors) -> Update:
     """
     setup, base = order.setup, decode(order.base)
     result = _train(order, base, _pictures(order), epochs=setup.epochs, moment_pictures=0)
-    recipe = Recipe.parse(setup.recipe)
+    recipe = Recipe.parse(setup.recipe).in_round(order.number)
     seed = seed_of(setup.seed, order.number, "codec") & MAX_SEED if recipe.is_seeded else 0
     header = replace(base.header, recipe=str(recipe), content=Content.DELTA, pictures=0, seed=seed)
     rng = generator(setup.seed, order.number, f"rounding {order.device}")

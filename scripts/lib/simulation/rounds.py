@@ -13,11 +13,11 @@ from dataclasses import replace
 
 from aggregator.merge import MergeError, PartialSum
 from aggregator.model import GlobalModel
-from edge.residual import MAX_AGE_ROUNDS
 from edge.training.task import TrainerError
 from export.errors import ExportError
 from protocol import networks
 from protocol.architecture import Tensors
+from protocol.codec.feedback import aged
 from protocol.codec.payload import read
 from protocol.errors import ProtocolError
 from protocol.method import Method
@@ -128,9 +128,9 @@ def sampled(setup: Setup, number: int) -> list[int]:
 
 
 def _residual(state: State, order: Order) -> Tensors:
-    """What the device's last update left out, unless it is as old as the agent drops it."""
+    """What counts of what the device's last update left out."""
     kept = state.residuals.get(order.device)
-    return kept.tensors if kept and order.number - kept.number <= MAX_AGE_ROUNDS else {}
+    return aged(kept.tensors, order.number - kept.number) if kept else {}
 
 
 def _parts(precisions: Sequence[Precision]) -> list[Sequence[Precision]]:

@@ -64,6 +64,17 @@ def test_any_text_is_a_recipe_or_unsupported(text: str) -> None:
     assert Recipe.parse(str(recipe)) == recipe
 
 
+def test_dgc_warms_up_by_quarters() -> None:
+    recipe = Recipe.parse("dgc+topk:0.001")
+    spelled = [str(recipe.in_round(number)) for number in (1, 2, 3, 4, 5, 6, 1000)]
+    shares = ("0.25", "0.0625", "0.015625", "0.00390625", "0.001", "0.001", "0.001")
+    assert spelled == [f"dgc+topk:{share}" for share in shares]
+    for number in range(1, 20):
+        warm = Recipe.parse("dgc+topk:0.00000001").in_round(number)
+        assert Recipe.parse(str(warm)) == warm
+    assert Recipe.parse("ef+topk:0.001").in_round(1) == Recipe.parse("ef+topk:0.001")
+
+
 def test_every_stage_has_a_recipe() -> None:
     assert set().union(*(Recipe.parse(text).stages for text in RECIPES)) == set(STAGES)
     assert DEFAULT_RECIPE in RECIPES
