@@ -22,6 +22,7 @@ from aggregator.client import Client, ClientError, find
 from aggregator.config import Config, ConfigError, default_state_dir, load
 from aggregator.model import GlobalModel, base_payload
 from aggregator.ports import PortError
+from aggregator.presets import PRESETS
 from aggregator.secret_files import SecretError
 from aggregator.service import open_service
 from aggregator.state_dir import StateDirError
@@ -86,6 +87,9 @@ def serve(
     broker_port: Annotated[int | None, typer.Option(help="Port for a broker of its own; 0 for any free one.")] = None,
     holdout: Annotated[Path | None, typer.Option(help="Held-out pictures (.npz) that models are rated on.")] = None,
     architecture: Annotated[str | None, typer.Option(help="The network to train.")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help=f"Settings of a published system, or ours that beats it: {', '.join(PRESETS)}.")
+    ] = None,
     method: Annotated[
         str | None,
         typer.Option(help="How devices train: oqfl (learned steps, one precision each), best (every precision), …"),
@@ -128,6 +132,7 @@ def serve(
             "holdout": holdout,
             "job": {
                 "architecture": architecture,
+                "preset": preset,
                 "method": method,
                 "recipe": recipe,
                 "downlink": downlink,

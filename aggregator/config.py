@@ -7,6 +7,7 @@ Later sources win. A wrong value stops the program with the key, the value and w
     http_host = "0.0.0.0"
 
     [job]
+    preset = "oqfl"                      # settings of a published system; what is given besides replaces them
     architecture = "resnet18:width=0.25,stem=3x3,input=1x32x32,classes=10"
     rounds = 20
     precisions = ["W8A8", "W4A8", "W1A8"]
@@ -22,6 +23,7 @@ from typing import Any, Final, get_args, get_origin, get_type_hints
 
 from aggregator.broker import AUTO, EMBEDDED, MOSQUITTO, BrokerUrl
 from aggregator.job import Job
+from aggregator.presets import PRESETS
 from protocol.errors import ProtocolError
 from protocol.precision import Precision
 from protocol.topics import check_name
@@ -127,7 +129,8 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def _job(table: dict[str, Any]) -> Job:
+def _job(given: dict[str, Any]) -> Job:
+    table = _preset(given.pop("preset", None)) | given
     if "architecture" not in table:
         raise ConfigError(
             f"job.architecture is missing: expected a network, for example {EXAMPLE_NETWORK!r};"
@@ -138,6 +141,14 @@ def _job(table: dict[str, Any]) -> Job:
         return Job(**values)
     except (ValueError, ProtocolError) as error:
         raise ConfigError(f"[job]: {error}") from error
+
+
+def _preset(name: object) -> dict[str, Any]:
+    if name is None:
+        return {}
+    if name not in PRESETS:
+        raise ConfigError(f"job.preset = {name!r}: expected one of {', '.join(PRESETS)}")
+    return PRESETS[str(name)].job
 
 
 def _typed(cls: type[Any], table: dict[str, Any], prefix: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
     scripts/simulate                                        tier F1 at fp32: ten devices, 25 rounds, some minutes
     scripts/simulate --precision W4A8 --seeds 0,1,2         the same at 4-bit weights, three times
+    scripts/simulate --preset fedzip                        updates as FedZip sends them
     scripts/simulate --tier f2 --recipe ef+sign             fifty uneven devices, one bit a weight on the way up
     scripts/simulate --method mqat --precision W8A8+W4A8+W1A8 --json many.json
     scripts/simulate --method fp32 --evaluate fp32,W8A8,W4A8,W1A8      quantized after training
@@ -23,9 +24,11 @@ from simulation import Interrupted, Setup, SimulationError, forget, run
 from simulation.report import plot, table
 from simulation.tiers import TIERS, Tier
 
+from aggregator.presets import PRESETS
 from edge.files import write_atomic
 from protocol.errors import ProtocolError
-from protocol.precision import parse_several
+from protocol.method import Method
+from protocol.precision import join, parse_several
 
 FOLDER: Final = Path("simulations")
 
@@ -35,6 +38,9 @@ def simulate(
     tier: Annotated[
         Tier, typer.Option(help="Where the other options start from (below); each option given replaces its value.")
     ] = Tier.F1,
+    preset: Annotated[
+        str | None, typer.Option(help=f"A published system's method, precisions and recipes: {', '.join(PRESETS)}.")
+    ] = None,
     network: Annotated[
         str | None,
         typer.Option(help="Spec of the network: family, width, input (C×H×W), classes; norm=group, codes=nested."),
@@ -122,10 +128,11 @@ def simulate(
     Tiers: f1 a small CNN, IID, 10 of 10 devices; f2 Dirichlet 0.3, 10 of 50; z FedZip's CNN; r ResNet18, 3 of 10
     (for an accelerator); smoke: r at an eighth of its width for 3 rounds, which shows that it works and nothing else.
     """
+    chosen = _preset(preset)
     given = {
         "network": network,
-        "precision": precision,
-        "method": method,
+        "precision": precision or chosen.get("precision"),
+        "method": method or chosen.get("method"),
         "data": data,
         "pictures": pictures,
         "partition": partition,
@@ -137,8 +144,8 @@ def simulate(
         "learning_rate": learning_rate,
         "decay": decay,
         "augment": augment,
-        "recipe": recipe,
-        "downlink": downlink,
+        "recipe": recipe or chosen.get("recipe"),
+        "downlink": downlink or chosen.get("downlink"),
         "evaluate": tuple(evaluate.split(",")) if evaluate else None,
         "last": last,
         "judged": judged,
@@ -178,6 +185,18 @@ def setups_of(base: Setup, seeds: str, given: dict[str, Any]) -> list[Setup]:
         return [Setup(**fields | {"seed": int(seed)}) for seed in seeds.split(",")]
     except ValueError as error:
         raise SimulationError(str(error)) from error
+
+
+def _preset(name: str | None) -> dict[str, str]:
+    """A preset's values of a setup; empty for none."""
+    if name is None:
+        return {}
+    if name not in PRESETS:
+        raise SimulationError(f"preset {name!r}: expected one of {', '.join(PRESETS)}")
+    preset = PRESETS[name]
+    values = {"method": preset.method, "recipe": preset.recipe, "downlink": preset.downlink}
+    learns = Method.parse(preset.method).learns_steps
+    return values | ({"precision": join(preset.precisions)} if learns else {})
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -1,6 +1,7 @@
 """Settings: where they come from, who wins, and what is said of a wrong one."""
 
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aggregator.config import Config, ConfigError, load
+from aggregator.presets import PRESETS
 from protocol.precision import Precision
 
 NETWORK = "resnet18:width=0.25,stem=3x3,input=1x32x32,classes=10"
@@ -90,6 +92,22 @@ def test_a_wrong_setting_is_named_with_its_value_and_what_was_expected(
     path.write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(ConfigError, match=complaint):
         load(path, environment={}, overrides={"job": JOB})
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_is_a_job_and_what_is_given_replaces_it(name: str) -> None:
+    architecture = JOB["architecture"] + (",codes=nested" if name == "qrfl" else "")
+    job = load(environment={}, overrides={"job": {"architecture": architecture, "preset": name}}).job
+    preset = PRESETS[name]
+    assert (job.method, job.recipe, job.downlink) == (preset.method, preset.recipe, preset.downlink)
+    assert job.precisions == preset.precisions or not preset.precisions
+    given = {"architecture": architecture, "preset": name, "recipe": "eden:2"}
+    assert load(environment={}, overrides={"job": given}).job == replace(job, recipe="eden:2")
+
+
+def test_an_unknown_preset_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"job.preset = 'zip': expected one of fbq, "):
+        load(environment={}, overrides={"job": JOB | {"preset": "zip"}})
 
 
 def test_a_missing_network_is_asked_for_with_an_example() -> None:
