@@ -163,7 +163,7 @@ class Recipe:
         coder = _CODERS.get(self.coder, _BITPACK)
         match self.quantizer:
             case "uniform":
-                return Uniform(int(self.rate), coder)
+                return Uniform(int(self.rate), coder, nearest=bool(self.feedback))
             case "eden":
                 return Eden(self.rate, contractive=bool(self.feedback), coder=coder)
             case "fedzip":

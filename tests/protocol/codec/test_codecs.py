@@ -91,6 +91,15 @@ def _uniform(bits: int) -> type[UniformContract]:
 TestUniform1, TestUniform2, TestUniform3, TestUniform5, TestUniform8 = (_uniform(bits) for bits in (1, 2, 3, 5, 8))
 
 
+def test_uniform_to_nearest_errs_by_half_a_step_and_draws_nothing() -> None:
+    values, rng = np.random.default_rng(0).normal(size=1000).astype(np.float32), np.random.default_rng(1)
+    before = rng.bit_generator.state
+    decoded = Uniform(4).read(Reader(Uniform(4, nearest=True).encode(values, rng, 0)), values.size, 0).values()
+    step = (values.max() - values.min()) / 15
+    assert np.abs(decoded - values).max() <= step * 0.5001
+    assert rng.bit_generator.state == before
+
+
 def test_uniform_by_hand() -> None:
     """BF-052, BF-050: the four levels of two bits are exact, so rounding has no choice."""
     data = Uniform(2).encode(np.array([0, 1, 2, 3, 3], dtype=np.float32), RNG, SEED)
