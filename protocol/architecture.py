@@ -234,13 +234,17 @@ class Architecture:
         return {layer.name: layer for layer in self.layers}
 
     @cached_property
-    def digest(self) -> bytes:
-        """SHA-256 of the table, 32 bytes: two releases may read the same spec as different layers.
+    def description(self) -> str:
+        """The table as text: a line for the network and one for each row, of attributes that are not at their default.
 
-        One line for the network and one for each row, of every attribute that is not at its default. An attribute
-        that is added later thus leaves the digest of tables that do not use it as it is.
+        An attribute that is added later thus leaves the text of tables that do not use it as it is.
         """
-        return sha256("\n".join([_unusual(self, "layers"), *map(_unusual, self.layers)]).encode()).digest()
+        return "\n".join([_unusual(self, "layers"), *map(_unusual, self.layers)])
+
+    @cached_property
+    def digest(self) -> bytes:
+        """SHA-256 of the description, 32 bytes: two releases may read the same spec as different layers."""
+        return sha256(self.description.encode()).digest()
 
     @cached_property
     def parameters(self) -> int:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from protocol.codec.coded import Dense
-from protocol.errors import Malformed
+from protocol.errors import Malformed, Refusal
 from protocol.precision import Float32, Int8
 from protocol.reader import Reader, finite
 
@@ -72,7 +72,7 @@ def from_halves(halves_N: Float16, exponents_N: Int8, what: str) -> Float32:
     values_N = finite(halves_N.astype(np.float32), what).astype(np.float64)
     values_N *= np.exp2(exponents_N.astype(np.float64))
     if float(np.abs(values_N).max()) > _TALLEST:
-        raise Malformed(f"{what}: a value overflows float32")
+        raise Malformed(f"{what}: a value overflows float32", Refusal.NOT_FINITE)
     return values_N.astype(np.float32)
 
 

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from protocol.codec.bitpack import pack, unpack
 from protocol.codec.varint import read_varint, varint
-from protocol.errors import Incomplete, Malformed
+from protocol.errors import Malformed
 from protocol.precision import UInt8
 from protocol.reader import Reader
 
@@ -54,12 +54,14 @@ class Huffman:
         if lengths_S[symbols:].any():
             raise Malformed("half a byte after the Huffman table must be zero")
         lengths_S = lengths_S[:symbols]
+        if not count:
+            if lengths_S.any():
+                raise Malformed("Huffman table of no codes: every length must be zero")
+            return np.zeros(0, dtype=np.uint8)
         if (lengths_S == _ALONE).any():
             if lengths_S.astype(bool).sum() > 1:
                 raise Malformed("Huffman table with a symbol that is alone and others beside it")
             return np.full(count, lengths_S.argmax(), dtype=np.uint8)
-        if not count:
-            return np.zeros(0, dtype=np.uint8)
         _check_complete(lengths_S)
         size = read_varint(reader, packed_words(count), "bytes of Huffman words")
         return _follow(np.frombuffer(reader.take(size, "Huffman words"), dtype=np.uint8), count, lengths_S)
@@ -137,7 +139,7 @@ def _follow(data: UInt8, count: int, lengths_S: UInt8) -> UInt8:
     codes_N, done, start = np.empty(count, dtype=np.uint8), 0, 0
     while done < count:
         if start >= 8 * data.size:
-            raise Incomplete(f"{data.size} bytes of Huffman words hold {done}: expected {count}")
+            raise Malformed(f"{data.size} bytes of Huffman words hold {done}: expected {count}")
         first = start // 8
         windows = _windows(padded[first : first + _BLOCK // 8 + 3])
         lengths = length_of[windows]

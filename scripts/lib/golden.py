@@ -108,10 +108,10 @@ MESSAGES: tuple[Message, ...] = (
 )
 
 
-def tensors(network: Architecture, precision: Precision) -> Tensors:
+def tensors(network: Architecture, *precisions: Precision) -> Tensors:
     """Values without a random generator, so that any language can make them: sin(i + 1) of the running index."""
     result, start = {}, 0
-    for spec in network.tensors(precision):
+    for spec in network.tensors(*precisions):
         values = np.sin(np.arange(start + 1, start + spec.size + 1)).astype(np.float32).reshape(spec.shape)
         result[spec.name] = np.abs(values) if spec.role is Role.VARIANCE else values
         start += spec.size
@@ -159,7 +159,3 @@ def _write(name: str, data: bytes) -> None:
         return
     path.write_bytes(data)
     print(f"written  {name}  {len(data)} bytes")
-
-
-if __name__ == "__main__":
-    main()

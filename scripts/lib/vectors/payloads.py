@@ -1,0 +1,109 @@
+"""Whole payloads: every recipe, every content, several profiles, and tables with every role."""
+
+import struct
+from functools import cache, partial
+from typing import Any, Final
+
+import golden
+import msgpack
+import numpy as np
+
+from protocol.codec.payload import Content, Header, decode, encode, read_header
+from protocol.networks import binary18, cnn4
+from protocol.precision import parse_several
+from vectors import Files
+from vectors.tensors import PRECISION
+
+NETWORK: Final = cnn4(width=0.125, input_shape=(1, 8, 8), classes=3)
+"""1,699 parameters: a payload of every recipe stays small enough to be read."""
+GROUPED: Final = "cnn4:width=0.125,input=1x8x8,classes=3,norm=group,codes=nested"
+BINARY: Final = binary18(width=0.01, input_shape=(1, 8, 8), classes=2)
+"""It has every role of a tensor but the nested ones."""
+DELTA, WEIGHTS, PROFILES = Content.DELTA, Content.WEIGHTS, Content.PROFILES
+
+HEADERS: Final[dict[str, Header]] = {
+    **{
+        golden.payload_name(recipe)[len("payload-") : -len(".bin")]: Header(
+            NETWORK.spec, recipe, "W4A8", DELTA, 40, seed=7
+        )
+        for recipe in golden.RECIPES
+    },
+    "ef+fp32": Header(NETWORK.spec, "ef+fp32", "W4A8", DELTA, 40),
+    "topk-0.5+uniform-4+huffman": Header(NETWORK.spec, "topk:0.5+uniform:4+huffman", "W4A8", DELTA, 40),
+    "whole-fp32": Header(NETWORK.spec, "fp32", "fp32", WEIGHTS, 40),
+    "whole-half": Header(NETWORK.spec, "half", "W4A4", WEIGHTS, 40),
+    "profiles-fp32": Header(NETWORK.spec, "fp32", "W4A8", PROFILES, 40),
+    "profiles-of-three": Header(NETWORK.spec, "ef+sign", "W8A8+W4A4+W1A1", PROFILES, 2**32),
+    "several-profiles": Header(NETWORK.spec, "uniform:4", "W4A8+W1A8+fp32", DELTA, 40),
+    "every-seed": Header(NETWORK.spec, "eden:1", "W4A8", DELTA, 40, seed=2**32 - 1),
+    "nested": Header(GROUPED, "half", "W2A4", DELTA, 40),
+    "nested-profiles": Header(GROUPED, "half", "W8A8+W2A4", PROFILES, 40),
+    "binary": Header(BINARY.spec, "ef+sign", "W1A1", DELTA, 40),
+    "binary-whole": Header(BINARY.spec, "half", "W1A1", WEIGHTS, 0),
+}
+
+
+@cache
+def data_of(name: str) -> bytes:
+    """The payload."""
+    header = HEADERS[name]
+    values = golden.tensors(header.network, *parse_several(header.precision))
+    return encode(header, values, np.random.default_rng(0))
+
+
+def values_of(name: str) -> bytes:
+    """Every value of every tensor, in the order of the table."""
+    payload = decode(data_of(name))
+    header = payload.header
+    specs = header.network.tensors(*header.precisions)
+    sent = (payload.tensors[spec.name] for spec in specs if spec.name in payload.tensors)
+    return b"".join(values.astype("<f4").tobytes() for values in sent)
+
+
+def facts() -> dict[str, Any]:
+    """What lies in the files beside this one."""
+    vectors = [
+        {"name": name}
+        | {"file": f"{name}.bin", "values": f"{name}.values.bin"}
+        | {"architecture": header.architecture, "recipe": header.recipe, "precision": header.precision}
+        | {"content": int(header.content), "pictures": header.pictures, "seed": header.seed}
+        | ({"bound": _bound(name)} if golden.ROTATED in header.recipe else {})
+        for name, header in HEADERS.items()
+    ]
+    vectors += [{"name": name, "bytes": data.hex(), "same as": "sign"} for name, data in spellings().items()]
+    return {"requirement": "BF-040", "vectors": vectors}
+
+
+def _bound(name: str) -> float:
+    """What values may differ by, with room for what is padded."""
+    return 2 * PRECISION * max(float(np.linalg.norm(values)) for values in decode(data_of(name)).tensors.values())
+
+
+def spellings() -> dict[str, bytes]:
+    """Other headers before the same tensors, which a decoder takes alike."""
+    body = body_of(data_of("sign"))
+    values = {1: NETWORK.spec, 2: "sign", 3: "W4A8", 4: 1, 5: 40}
+    return {
+        "a header without seed": with_header(values) + body,
+        "a header with a key of a later version": with_header({**values, 6: 7, 99: "later"}) + body,
+        "a header in another order": with_header(dict(reversed(values.items()))) + body,
+    }
+
+
+def with_header(values: object) -> bytes:
+    """A beginning with any header."""
+    packed = msgpack.packb(values)
+    return b"BF\x01" + struct.pack("<H", len(packed)) + packed
+
+
+def body_of(data: bytes) -> bytes:
+    """The tensors of a payload."""
+    _, reader = read_header(data)
+    return bytes(reader.take(len(data) - 5 - struct.unpack("<H", data[3:5])[0], "all that is left"))
+
+
+FILES: Final[Files] = {
+    "3-payloads/payloads.json": facts,
+    **{f"3-payloads/{name}.bin": partial(data_of, name) for name in HEADERS},
+    **{f"3-payloads/{name}.values.bin": partial(values_of, name) for name in HEADERS},
+}
