@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from protocol.codec.bitpack import Bitpack, pack, packed_bytes, unpack
+from protocol.codec.bitpack import Bitpack, pack, packed_bytes, read_packed
 from protocol.codec.varint import read_varint, varint
 from protocol.errors import Malformed
 from protocol.precision import UInt8
@@ -24,6 +24,7 @@ from protocol.reader import Reader
 Int64 = npt.NDArray[np.int64]
 
 _MAX_SHIFT: Final = 31
+_NONE: Final = np.zeros(0, dtype=np.int64)
 _REST: Final = Bitpack()
 
 
@@ -57,28 +58,44 @@ class Golomb:
 def _positions(reader: Reader, count: int) -> Int64:
     number = read_varint(reader, count, "codes that are not zero")
     if not number:
-        return np.zeros(0, dtype=np.int64)
+        return _NONE
     shift = reader.byte("Rice parameter")
     if shift > _MAX_SHIFT:
         raise Malformed(f"Rice parameter {shift}: expected at most {_MAX_SHIFT}")
     unary_bytes = read_varint(reader, packed_bytes(2 * count, 1), "bytes of unary codes")
-    unary = np.frombuffer(reader.take(unary_bytes, "unary codes"), dtype=np.uint8)
-    ends_n = np.flatnonzero(np.unpackbits(unary, bitorder="little") == 0)[:number]
-    if ends_n.size < number or int(ends_n[-1]) // 8 != unary_bytes - 1:
-        raise Malformed(f"{unary_bytes} bytes of unary codes: expected {number} codes that end in the last of them")
-    if int(unary[-1]) >> (int(ends_n[-1]) % 8):
-        raise Malformed("bits after the last unary code must be zero")
-    high_n = np.diff(ends_n, prepend=-1) - 1
-    if int(high_n.max()) > count >> shift:
-        raise Malformed(f"a gap of {int(high_n.max())}·2^{shift}: expected below {count}")
-    planes = unpack(reader, number * shift, 1).reshape(shift, number)
-    gaps_n = high_n << shift
+    gaps_n = _heads(np.frombuffer(reader.take(unary_bytes, "unary codes"), dtype=np.uint8), number)
+    if int(gaps_n.max()) > count >> shift:
+        raise Malformed(f"a gap of {int(gaps_n.max())}·2^{shift}: expected below {count}")
+    gaps_n <<= shift
+    lower = read_packed(reader, number * shift, 1)
     for plane in range(shift):
-        gaps_n += planes[plane].astype(np.int64) << plane
-    at_n = np.cumsum(gaps_n + 1) - 1
+        gaps_n += np.left_shift(_plane(lower, plane, number), plane, dtype=np.int64)
+    gaps_n += 1
+    at_n = np.cumsum(gaps_n, out=gaps_n)
+    at_n -= 1
     if int(at_n[-1]) >= count:
         raise Malformed(f"position {int(at_n[-1])}: expected below {count}")
     return at_n
+
+
+def _heads(unary: UInt8, number: int) -> Int64:
+    """The ones of each code; there may be as many zeros more as fill the last byte."""
+    bits = np.unpackbits(unary, bitorder="little")
+    zeros = bits.size - int(np.count_nonzero(bits))
+    ends_n = np.flatnonzero(bits == 0)[:number] if number <= zeros < number + 8 else _NONE
+    if not ends_n.size or int(ends_n[-1]) // 8 != unary.size - 1:
+        raise Malformed(f"{unary.size} bytes of unary codes: expected {number} codes that end in the last of them")
+    if int(unary[-1]) >> (int(ends_n[-1]) % 8):
+        raise Malformed("bits after the last unary code must be zero")
+    ends_n[1:] -= ends_n[:-1] + 1
+    return ends_n
+
+
+def _plane(bits: UInt8, plane: int, number: int) -> UInt8:
+    """One bit of each gap; a plane may begin within a byte."""
+    start = plane * number
+    part = bits[start // 8 : -(-(start + number) // 8)]
+    return np.unpackbits(part, bitorder="little")[start % 8 :][:number]
 
 
 def _best_shift(gaps_n: Int64) -> int:

@@ -146,7 +146,7 @@ class PlainDecoder:
     """The same codes without the library."""
 
     def __init__(self, words: UInt32) -> None:
-        self._words = words.tolist()
+        self._words = words.data  # as it is: a list of them would take ten times the memory
         self._read = 0
         self._offset = self._next() << _WORD | self._next()  # p − l: neither is needed alone
         self._range = _TOP

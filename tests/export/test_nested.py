@@ -8,6 +8,7 @@ from contextlib import suppress
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hostile import MULTIPLE, SLACK_BYTES, peak_bytes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -161,6 +162,17 @@ def test_a_stream_that_swells_is_stopped(tiny: bytes) -> None:
     head, _ = opened(tiny)
     with pytest.raises(ExportError, match=r"expected one whole zlib stream of at most \d+ bytes"):
         read_nested(closed(head, bytes(100_000_000)))
+
+
+def test_a_stream_that_swells_takes_memory_for_its_table_only(tiny: bytes) -> None:
+    head, _ = opened(tiny)
+    bomb = closed(head, bytes(20_000_000))
+
+    def read() -> None:
+        with suppress(ExportError):
+            read_nested(bomb)
+
+    assert peak_bytes(read) < MULTIPLE * 4 * SMALL.parameters + SLACK_BYTES
 
 
 @settings(max_examples=60)
