@@ -1,6 +1,6 @@
 # Sourced by the scripts beside it: one virtual environment, made when there is none.
 #
-#   environment demo|dev|bench   make .venv hold bitfleet with these extras; sets $PYTHON
+#   environment demo|dev|bench|fuzz   make .venv hold bitfleet with these extras; sets $PYTHON
 #
 # BITFLEET_VENV   another place for the environment
 # BITFLEET_TORCH  another torch requirement, for example torch==2.9.1 on a board
@@ -12,15 +12,15 @@ environment() {
     if [ -e "$venv/bitfleet-$extras-$state" ]; then
         return
     fi
-    if [ "$extras" = demo ] && [ -e "$venv/bitfleet-dev-$state" ]; then
-        return # dev includes everything that demo has
+    if [[ "$extras" =~ ^(demo|fuzz)$ ]] && [ -e "$venv/bitfleet-dev-$state" ]; then
+        return # dev includes everything that these have
     fi
 
     if [ ! -x "$PYTHON" ]; then
         say "making a virtual environment in $venv"
         "$(newest_python)" -m venv "$venv"
     fi
-    if ! "$PYTHON" -c 'import torch' 2>/dev/null; then
+    if [ "$extras" != fuzz ] && ! "$PYTHON" -c 'import torch' 2>/dev/null; then
         say "installing torch, its CPU build (about 200 MB, once)"
         install_torch
     fi

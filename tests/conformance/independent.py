@@ -11,6 +11,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from itertools import accumulate
 from math import ceil, isfinite, prod, sqrt
 from typing import Any, TypeVar
 
@@ -271,7 +272,7 @@ def range_coder(source: Bytes, count: int, symbols: int) -> list[int]:
     codes, seen, block = [], Counter(), 16
     while len(codes) < count:
         frequencies = frequencies_of(seen, symbols)
-        starts = [sum(frequencies[:symbol]) for symbol in range(symbols)]
+        starts = [0, *accumulate(frequencies[:-1])]
         new = []
         for _ in range(min(block, count - len(codes))):
             step = size >> 24
@@ -299,7 +300,8 @@ def word_at(words: Sequence[int], place: int) -> int:
 
 def frequencies_of(seen: Counter[int], symbols: int) -> list[int]:
     weights = [2 * seen[symbol] + 1 for symbol in range(symbols)]
-    result = [1 + weight * (2**24 - symbols) // sum(weights) for weight in weights]
+    total = sum(weights)
+    result = [1 + weight * (2**24 - symbols) // total for weight in weights]
     result[result.index(max(result))] += 2**24 - sum(result)
     return result
 
