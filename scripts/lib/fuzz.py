@@ -16,6 +16,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from hashlib import sha256
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -30,7 +31,8 @@ TIMEOUT_S: Final = 10
 MEMORY_MB: Final = 2048
 GRACE_S: Final = 60
 """For loading the seeds and the last input of a run."""
-PROGRESS: Final = re.compile(r"^#(\d+)\s.*?cov: (\d+).*?corp: (\d+)", re.MULTILINE)
+PROGRESS: Final = re.compile(r"^#\d+\s.*?cov: (\d+).*?corp: (\d+)", re.MULTILINE)
+EXECUTED: Final = re.compile(r"^stat::number_of_executed_units: (\d+)", re.MULTILINE)
 FINDING: Final = re.compile(r"Test unit written to (\S+)")
 REASON: Final = re.compile(r"^(?:\S*(?:Exception|Error|Disagreement)\b.*|SUMMARY: .*)$", re.MULTILINE)
 
@@ -53,6 +55,8 @@ def main() -> None:
         TARGETS[options.target[0]].run(options.input.read_bytes())
         print(f"{options.input}: nothing wrong")
         return
+    if find_spec("atheris") is None:
+        sys.exit("[fuzz] the package atheris is not installed: it has wheels for Linux on x86-64, Python 3.11 to 3.14")
     with TemporaryDirectory() as folder:
         corpus = options.corpus or Path(folder)
         outcomes = [fuzz(name, options, corpus / name) for name in options.target or TARGETS]
@@ -98,11 +102,12 @@ def sow(target: str, corpus: Path) -> int:
 
 def _outcome(target: str, run: "subprocess.CompletedProcess[str]") -> Outcome:
     progress, findings = PROGRESS.findall(run.stdout), tuple(map(Path, FINDING.findall(run.stdout)))
-    if not progress or (run.returncode and not findings):
+    executed = EXECUTED.search(run.stdout)
+    if executed is None or (run.returncode and not findings):
         sys.exit(f"{run.stdout[-4000:]}\n[fuzz] {target} ended with status {run.returncode} and found nothing")
-    executions, coverage, corpus = map(int, progress[-1])
+    coverage, corpus = map(int, progress[-1] if progress else (0, 0))  # a seed itself may be a finding
     reasons = REASON.findall(run.stdout)
-    return Outcome(target, executions, coverage, corpus, findings, reasons[0] if reasons and findings else "")
+    return Outcome(target, int(executed[1]), coverage, corpus, findings, reasons[0] if reasons and findings else "")
 
 
 def show(outcomes: list[Outcome], seconds: int) -> None:

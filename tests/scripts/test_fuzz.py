@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -13,7 +14,6 @@ from fuzzing.targets import TARGETS, Disagreement, require_same
 from protocol.reader import Reader
 
 ROOT = Path(__file__).parent.parent.parent
-FUZZ = ROOT / "scripts" / "lib" / "fuzz.py"
 CI = os.environ.get("CI") == "true"
 HAS_WHEELS = (sys.platform, platform.machine()) == ("linux", "x86_64")
 SECONDS = 1
@@ -24,9 +24,9 @@ needs_atheris = pytest.mark.skipif(
 )
 
 
-def fuzz(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, str(FUZZ), *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "120"}
+def fuzz(*arguments: str, root: Path = ROOT) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, str(root / "scripts" / "lib" / "fuzz.py"), *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(root), "COLUMNS": "120"}
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=150, check=False)
 
 
@@ -47,6 +47,23 @@ def test_a_short_run_finds_nothing(name: str, tmp_path: Path) -> None:
     assert run.returncode == 0, run.stdout + run.stderr
     assert name in run.stdout
     assert not list(tmp_path.iterdir())
+
+
+@needs_atheris
+def test_what_is_wrong_is_found_and_named(tmp_path: Path) -> None:
+    """A copy of the repository whose numbers may be longer than they need to be, which BF-073 forbids."""
+    for part in ("protocol", "scripts/lib", "tests/conformance", "tests/golden"):
+        shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
+    broken = tmp_path / "protocol" / "codec" / "varint.py"
+    rule = "if byte == 0 and shift:"
+    assert rule in broken.read_text()
+    broken.write_text(broken.read_text().replace(rule, "if False:"))
+    findings = tmp_path / "findings"
+    run = fuzz("--seconds", "30", "--target", "varint", "--findings", str(findings), root=tmp_path)
+    assert run.returncode == 1, run.stdout + run.stderr
+    (finding,) = findings.iterdir()
+    assert finding.name in run.stdout.replace("\n", "")
+    assert "Disagreement: varint" in run.stdout
 
 
 def test_an_input_is_run_again_by_name(tmp_path: Path) -> None:
