@@ -56,6 +56,15 @@ def test_codes(file: str, vector: Vector) -> None:
     assert bytes(codes) == codes_of(vector).tobytes()
 
 
+@pytest.mark.parametrize("vector", vectors("1-coders/choices.json"), ids=label)
+def test_codes_that_our_encoders_would_write_otherwise(vector: Vector) -> None:
+    """BF-070, BF-071."""
+    source = independent.Bytes(bytes.fromhex(vector["bytes"]))
+    codes = independent.CODERS[vector["coder"]](source, vector["count"], vector["symbols"])
+    source.end()
+    assert bytes(codes) == codes_of(vector).tobytes()
+
+
 @pytest.mark.parametrize("vector", vectors("2-tensors/stream.json"), ids=label)
 def test_streams(vector: Vector) -> None:
     """BF-059."""

@@ -99,6 +99,16 @@ def test_codes_are_their_bytes(file: str, vector: Vector) -> None:
     assert coder.encode(codes_N, vector["symbols"]) == data
 
 
+@pytest.mark.parametrize("vector", vectors("1-coders/choices.json"), ids=label)
+def test_codes_that_our_encoders_would_write_otherwise_are_taken(vector: Vector) -> None:
+    """BF-070, BF-071."""
+    coder, data, codes_N = CODERS[vector["coder"]], bytes.fromhex(vector["bytes"]), codes_of(vector)
+    reader = Reader(data)
+    np.testing.assert_array_equal(coder.decode(reader, vector["count"], vector["symbols"]), codes_N)
+    reader.finish()
+    assert coder.encode(codes_N, vector["symbols"]) != data
+
+
 # --- tensors ---
 
 

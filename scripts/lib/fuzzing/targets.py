@@ -132,7 +132,8 @@ def run_coder(name: str, data: bytes) -> None:
 def coder_seeds(name: str) -> Iterator[bytes]:
     """Vectors of one coder, good and bad."""
     refused = (vector for vector in _vectors("5-refused/coders.json") if vector["coder"] == name)
-    for vector in [*_vectors(f"1-coders/{name}.json"), *refused]:
+    choices = (vector for vector in _vectors("1-coders/choices.json") if vector["coder"] == name)
+    for vector in [*_vectors(f"1-coders/{name}.json"), *choices, *refused]:
         if vector["count"] < MAX_CODES:
             yield bytes([vector["symbols"] - 2]) + vector["count"].to_bytes(2, "little") + _bytes(vector)
 

@@ -100,7 +100,27 @@ def _long_runs() -> Case:
     return codes_N, 3
 
 
+def choices() -> Vector:
+    """What our encoders never write and every decoder takes: other Rice parameters, other complete codes."""
+    few_N, many_N = np.array([0, 0, 2, 0, 1], np.uint8), np.ones(64, np.uint8)
+    rows: list[tuple[str, str, int, UInt8, bytes]] = [
+        ("golomb", "r = 0 where gaps are long", 2, np.eye(1, 30, 20, dtype=np.uint8)[0], b"\x01\x00\x03\xff\xff\x0f"),
+        ("golomb", "r = 31 where there are none", 2, many_N, bytes([64, 31, 8]) + bytes(8 + 31 * 8)),
+        ("golomb", "r above what N needs", 3, few_N, bytes([2, 5, 1, 0, 0b110, 0, 0b01])),
+        ("huffman", "longer words than needed", 4, few_N, bytes([0x32, 0x13, 2, 0b10101111, 0b01100000])),
+        ("huffman", "words for symbols that do not come", 4, many_N[:3], bytes([0x22, 0x22, 1, 0b01010100])),
+    ]
+    vectors = [
+        {"coder": coder, "name": name, "symbols": symbols, "count": codes_N.size}
+        | spelled(codes_N)
+        | {"bytes": data.hex()}
+        for coder, name, symbols, codes_N, data in rows
+    ]
+    return {"requirement": "BF-070, BF-071", "vectors": vectors}
+
+
 FILES: Final[Files] = {
+    "1-coders/choices.json": choices,
     "1-coders/varint.json": varints,
     **{f"1-coders/{name}.json": partial(coder, name) for name in CODERS},
 }

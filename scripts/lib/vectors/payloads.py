@@ -83,16 +83,22 @@ def spellings() -> dict[str, bytes]:
     """Other headers before the same tensors, which a decoder takes alike."""
     body = body_of(data_of("sign"))
     values = {1: NETWORK.spec, 2: "sign", 3: "W4A8", 4: 1, 5: 40}
+    packed = msgpack.packb({**values, 5: 41})
+    twice = _beginning(bytes([packed[0] + 1]) + packed[1:] + msgpack.packb(5) + msgpack.packb(40))
     return {
         "a header without seed": with_header(values) + body,
         "a header with a key of a later version": with_header({**values, 6: 7, 99: "later"}) + body,
+        "a header with a key twice, of which the last counts": twice + body,
         "a header in another order": with_header(dict(reversed(values.items()))) + body,
     }
 
 
 def with_header(values: object) -> bytes:
     """A beginning with any header."""
-    packed = msgpack.packb(values)
+    return _beginning(msgpack.packb(values))
+
+
+def _beginning(packed: bytes) -> bytes:
     return b"BF\x01" + struct.pack("<H", len(packed)) + packed
 
 
