@@ -9,7 +9,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from fuzzing.targets import TARGETS, Disagreement, require_same
+from fuzzing.compare import Disagreement, require_same
+from fuzzing.targets import TARGETS
 
 from protocol.reader import Reader
 

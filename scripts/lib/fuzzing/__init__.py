@@ -1,1 +1,1 @@
-"""Coverage-guided fuzzing of every decoder: `targets` says what is fed and checked, `child` feeds it in a process."""
+"""Coverage-guided fuzzing of every decoder: `targets` lists what is fed, `child` feeds it in a process of its own."""

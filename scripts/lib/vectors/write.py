@@ -9,7 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
-from vectors import Files, Vector, coders, envelopes, payloads, refused, tables, tensors
+from vectors import Files, Vector, coders, envelopes, payloads, refused, refused_payloads, tables, tensors
 
 FOLDER: Final = Path(__file__).parent.parent.parent.parent / "tests" / "conformance" / "v1"
 SUMS: Final = "SHA256SUMS"
@@ -21,6 +21,7 @@ FILES: Final[Files] = {
     **payloads.FILES,
     **envelopes.FILES,
     **refused.FILES,
+    **refused_payloads.FILES,
     **tables.FILES,
 }
 """By name below the folder, which sorts them in the order in which a decoder is best written."""
