@@ -556,6 +556,7 @@ def of_type(values: dict[Any, Any], key: int, kind: type[T]) -> T:
     return values[key]
 
 
+MOMENTS = {"mean", "variance"}
 EDGES = r"[1-9]\d{0,2}x[1-9]\d{0,4}x[1-9]\d{0,4}"
 ARCHITECTURE = re.compile(
     rf"[a-z0-9-]+:width=(?:[1-9]|\d\.\d{{0,5}}[1-9])(?:,stem=\dx\d)?,input={EDGES},classes=[1-9]\d{{0,5}}"
@@ -574,8 +575,8 @@ def table_of(architecture: str, tables: dict[str, Table]) -> Table:
     return tables[architecture]
 
 
-def rows_of(table: Table, precisions: list[str], content: int) -> list[Row]:
-    """[name, shape, role] of the tensors that are sent, in the order of section 6 (BF-061, BF-064, BF-065)."""
+def rows_of(table: Table, precisions: list[str], content: int, pictures: int) -> list[Row]:
+    """[name, shape, role] of the tensors that are sent, in the order of section 6 (BF-044, BF-061, BF-064, BF-065)."""
     if len(precisions) > 8:
         raise Refused("unsupported", f"{len(precisions)} precisions")
     rows: list[Row] = [] if content == 2 else list(table["shared"])
@@ -583,7 +584,7 @@ def rows_of(table: Table, precisions: list[str], content: int) -> list[Row]:
         check_precision(precision, precisions, table)
         prefix = f"{precision}/" if number else ""
         rows += [(prefix + name, shape, role) for name, shape, role in table["profiles"][precision]]
-    return rows
+    return rows if content == 0 or pictures else [row for row in rows if row[2] not in MOMENTS]
 
 
 def check_precision(precision: str, precisions: list[str], table: Table) -> None:
@@ -607,11 +608,11 @@ def payload(data: bytes, tables: dict[str, Table]) -> Tensors:
         tables: architecture → {"shared": rows, "profiles": {precision: rows}}, from the kit's networks.
     """
     source = Bytes(data)
-    architecture, recipe, precisions, content, _, seed = header(source)
-    rows = rows_of(table_of(architecture, tables), precisions, content)
+    architecture, recipe, precisions, content, pictures, seed = header(source)
+    rows = rows_of(table_of(architecture, tables), precisions, content, pictures)
     weights = [row for row in rows if row[2] == "weight"]
     others = [row for row in rows if row[2] != "weight"]
-    moments = [row for row in others if content == 0 or row[2] in {"mean", "variance"}]
+    moments = [row for row in others if content == 0 or row[2] in MOMENTS]
     deltas = [row for row in others if row not in moments]
     codec, plain = codec_of(recipe), is_plain(recipe)
     result: Tensors = {}
@@ -646,3 +647,36 @@ def halves_together(source: Bytes, sizes: list[int]) -> list[list[float]]:
     exponents = struct.unpack(f"<{len(sizes)}b", source.take(len(sizes)))
     halves = [struct.unpack(f"<{size}e", source.take(2 * size)) for size in sizes]
     return [scaled(values, exponent) for values, exponent in zip(halves, exponents, strict=True)]
+
+
+# --- states ---
+
+
+def state_after(state: bytes, step: bytes, tables: dict[str, Table]) -> bytes:
+    """The state that a step leads to from one before it, or from none (BF-029)."""
+    architecture, _, precisions, content, _, _ = header(Bytes(step))
+    after = payload(step, tables)
+    if content == 1:
+        if header(Bytes(state))[0:3:2] != (architecture, precisions):
+            raise Refused("malformed", "a step of another model")
+        before = payload(state, tables)
+        rows = rows_of(table_of(architecture, tables), precisions, content, 0)
+        after = before | after | {name: sums(before[name], after[name]) for name, _, _ in rows}
+    elif content != 0:
+        raise Refused("malformed", f"a step of content {content}")
+    rows = rows_of(table_of(architecture, tables), precisions, 0, 0)
+    texts = enumerate((architecture, "fp32", "+".join(precisions)), start=1)
+    head = b"\x86" + b"".join(bytes([key]) + text(value) for key, value in texts) + bytes([4, 0, 5, 0, 6, 0])
+    in_order = sorted(rows, key=lambda row: row[2] != "weight")
+    body = b"".join(struct.pack(f"<{len(after[name])}f", *after[name]) for name, _, _ in in_order)
+    return b"BF\x01" + struct.pack("<H", len(head)) + head + body
+
+
+def sums(one: list[float], two: list[float]) -> list[float]:
+    return [finite(a + b) for a, b in zip(one, two, strict=True)]
+
+
+def text(value: str) -> bytes:
+    """Text of msgpack in its shortest form, up to 255 bytes."""
+    data = value.encode()
+    return (bytes([0xA0 | len(data)]) if len(data) < 32 else bytes([0xD9, len(data)])) + data

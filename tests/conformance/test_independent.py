@@ -3,6 +3,7 @@
 import ast
 import sys
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 
 import independent
@@ -112,6 +113,15 @@ def test_payloads(vector: Vector) -> None:
     tensors = independent.payload(payload_bytes(vector), TABLES)
     values = [value for values in tensors.values() for value in values]
     assert close(np.array(values), payload_values(vector), vector)
+
+
+@pytest.mark.parametrize("vector", vectors("3-payloads/states.json"), ids=lambda vector: ", ".join(vector["steps"]))
+def test_states(vector: Vector) -> None:
+    """BF-029."""
+    state = b""
+    for name, digest in zip(vector["steps"], vector["states"], strict=True):
+        state = independent.state_after(state, payload_bytes({"file": name}), TABLES)
+        assert sha256(state).hexdigest() == digest
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

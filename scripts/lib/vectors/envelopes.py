@@ -47,7 +47,7 @@ def plain(value: Any) -> Any:
         return {"hex": value.hex()}
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     return value.value if isinstance(value, Enum) else value
 

@@ -2,7 +2,8 @@
 
 import struct
 from functools import cache, partial
-from typing import Any, Final
+from hashlib import sha256
+from typing import Final
 
 import golden
 import msgpack
@@ -11,7 +12,8 @@ import numpy as np
 from protocol.codec.payload import Content, Header, decode, encode, read_header
 from protocol.networks import binary18, cnn4
 from protocol.precision import parse_several
-from vectors import Files
+from protocol.reference import moved
+from vectors import Files, Vector
 from vectors.tensors import PRECISION
 
 NETWORK: Final = cnn4(width=0.125, input_shape=(1, 8, 8), classes=3)
@@ -36,6 +38,9 @@ HEADERS: Final[dict[str, Header]] = {
     "profiles-of-three": Header(NETWORK.spec, "ef+sign", "W8A8+W4A4+W1A1", PROFILES, 2**32),
     "several-profiles": Header(NETWORK.spec, "uniform:4", "W4A8+W1A8+fp32", DELTA, 40),
     "every-seed": Header(NETWORK.spec, "eden:1", "W4A8", DELTA, 40, seed=2**32 - 1),
+    "whole": Header(NETWORK.spec, "half", "W4A8", WEIGHTS, 0),
+    "without-moments": Header(NETWORK.spec, "uniform:4", "W4A8", DELTA, 0),
+    "profiles-without-moments": Header(NETWORK.spec, "ef+sign", "W8A8+W4A4", PROFILES, 0),
     "nested": Header(GROUPED, "half", "W2A4", DELTA, 40),
     "nested-profiles": Header(GROUPED, "half", "W8A8+W2A4", PROFILES, 40),
     "binary": Header(BINARY.spec, "ef+sign", "W1A1", DELTA, 40),
@@ -60,7 +65,7 @@ def values_of(name: str) -> bytes:
     return b"".join(values.astype("<f4").tobytes() for values in sent)
 
 
-def facts() -> dict[str, Any]:
+def facts() -> Vector:
     """What lies in the files beside this one."""
     vectors = [
         {"name": name}
@@ -108,8 +113,23 @@ def body_of(data: bytes) -> bytes:
     return bytes(reader.take(len(data) - 5 - struct.unpack("<H", data[3:5])[0], "all that is left"))
 
 
+def states() -> Vector:
+    """Steps one after the other, and the SHA-256 of the state that each of them leads to."""
+    vectors = [_chain(*names) for names in (("whole",), ("whole-fp32",), ("whole", "ef+sign", "without-moments"))]
+    return {"requirement": "BF-028, BF-029", "vectors": vectors}
+
+
+def _chain(*names: str) -> Vector:
+    state, digests = b"", []
+    for name in names:
+        state = moved(state, data_of(name))
+        digests.append(sha256(state).hexdigest())
+    return {"steps": [f"{name}.bin" for name in names], "bytes": len(state), "states": digests}
+
+
 FILES: Final[Files] = {
     "3-payloads/payloads.json": facts,
+    "3-payloads/states.json": states,
     **{f"3-payloads/{name}.bin": partial(data_of, name) for name in HEADERS},
     **{f"3-payloads/{name}.values.bin": partial(values_of, name) for name in HEADERS},
 }

@@ -14,6 +14,7 @@ from protocol.networks import FAMILIES
 from protocol.precision import Precision
 from protocol.schema import Blob, Choice, Flag, Int, Kind, Real, Record, Sequence, Text
 from vectors import Files, Vector
+from vectors.envelopes import plain
 from vectors.payloads import BINARY, GROUPED, NETWORK
 
 USUAL: Final = ("fp32", "W8A8", "W4A8", "W4A4", "W1A1")
@@ -72,13 +73,9 @@ def _fields(cls: type[Any]) -> list[Vector]:
     return [
         {"key": item.metadata["key"], "name": item.name}
         | _kind(item.metadata["kind"])
-        | ({} if item.default is MISSING else {"default": _plain(item.default)})
+        | ({} if item.default is MISSING else {"default": plain(item.default)})
         for item in fields(cls)
     ]
-
-
-def _plain(value: Any) -> Any:
-    return {"hex": value.hex()} if isinstance(value, bytes) else value
 
 
 def _kind(kind: Kind) -> Vector:  # noqa: PLR0911 (a row for each kind)
