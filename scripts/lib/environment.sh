@@ -2,7 +2,10 @@
 #
 #   environment demo|dev|bench|fuzz   make .venv hold bitfleet with these extras; sets $PYTHON
 #
+#   flower                       makes the one that bench/merge's rival runs in; sets BITFLEET_FLOWER
+#
 # BITFLEET_VENV   another place for the environment
+# BITFLEET_FLOWER a virtual environment that has Flower already
 # BITFLEET_TORCH  another torch requirement, for example torch==2.9.1 on a board
 
 environment() {
@@ -28,6 +31,20 @@ environment() {
     quietly "$PYTHON" -m pip install --disable-pip-version-check --editable ".[$extras]"
     touch "$venv/bitfleet-$extras-$state"
     say "ready"
+}
+
+# Flower pins versions that do not go together with ours, so it gets an environment of its own.
+flower() {
+    if [ -n "${BITFLEET_FLOWER:-}" ]; then
+        return
+    fi
+    export BITFLEET_FLOWER=.venv-flower
+    if [ ! -e "$BITFLEET_FLOWER/ready" ]; then
+        say "installing Flower, which is measured beside us, in $BITFLEET_FLOWER (once)"
+        "$(newest_python)" -m venv "$BITFLEET_FLOWER"
+        quietly "$BITFLEET_FLOWER/bin/python" -m pip install --disable-pip-version-check 'flwr==1.41.*'
+        touch "$BITFLEET_FLOWER/ready"
+    fi
 }
 
 # On x86-64 Linux the registry's plain torch brings gigabytes of CUDA; +cpu names the build without it.
