@@ -264,7 +264,7 @@ def _merge(room: Room, current: Round) -> bool:
 
 
 def merge_journal(room: Room, current: Round) -> GlobalModel:
-    """Merge the accepted updates of a round, one in memory at a time."""
+    """Merge the accepted updates of a round, no more in memory than are added up together."""
     with room.store.reading() as session:
         base = versions.load(room, session.get_one(Model, current.base_version))
         rows = select(Update.digest, Update.samples).where(Update.round == current.number, Update.accepted)

@@ -1,5 +1,7 @@
 """A cursor over received bytes that refuses before it allocates."""
 
+import struct
+from math import isfinite
 from typing import Any, TypeVar
 
 import numpy as np
@@ -29,9 +31,20 @@ class Reader:
         piece, self._rest = self._rest[:count], self._rest[count:]
         return piece
 
+    def peek(self, count: int) -> memoryview | None:
+        """The next `count` bytes, which stay where they are; None if there are fewer."""
+        return self._rest[:count] if count <= len(self._rest) else None
+
     def byte(self, what: str) -> int:
         """The next byte as an unsigned integer."""
         return self.take(1, what)[0]
+
+    def float(self, what: str) -> float:
+        """The next little-endian float32 value, finite."""
+        (value,) = struct.unpack("<f", self.take(4, what))
+        if not isfinite(value):
+            raise _not_finite(what)
+        return value
 
     def floats(self, count: int, what: str) -> Float32:
         """The next `count` little-endian float32 values, all finite."""
@@ -47,5 +60,9 @@ class Reader:
 def finite(values_N: Floats, what: str) -> Floats:
     """`values_N` itself, if no value is NaN or infinite."""
     if not np.isfinite(values_N).all():
-        raise Malformed(f"{what}: every value must be finite", Refusal.NOT_FINITE)
+        raise _not_finite(what)
     return values_N
+
+
+def _not_finite(what: str) -> Malformed:
+    return Malformed(f"{what}: every value must be finite", Refusal.NOT_FINITE)

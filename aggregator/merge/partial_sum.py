@@ -32,16 +32,18 @@ from aggregator.merge.fixed_point import (
     scaled,
     whole,
 )
+from aggregator.merge.kernel import Kernel, available, chosen
 from aggregator.merge.tensor_sum import TensorSum
+from aggregator.merge.weight_sums import WeightSums, bounds_of
 from aggregator.model import GlobalModel
 from protocol.architecture import Tensors, TensorSpec
-from protocol.codec.coded import Coded, Dense, RotatedSigns, Signs
-from protocol.codec.layout import Segment, layout_of
+from protocol.codec.coded import Coded, Dense
+from protocol.codec.layout import Layout, Segment, layout_of
 from protocol.codec.payload import CodedPayload, Content
 from protocol.precision import FP32, Float32, Precision
 
 Key = tuple[str, str]
-"""Which sum: the precision it belongs to, empty for shared tensors, and the weight, or what is small together."""
+"""Which sum of small tensors: the precision they belong to, empty for shared ones, and what they are together."""
 DELTAS: Final = "deltas of side tensors"
 MEANS: Final = "means"
 SQUARES: Final = "squares"
@@ -55,15 +57,19 @@ class PartialSum:
         samples: Σ n_k over all devices that sent shared tensors.
         samples_of: the same by precision, over all that sent its profile.
         pictures_of: pictures behind the moments, by precision.
-        sums: of each tensor.
+        weights: sums of the weights.
+        sums: of what is small.
     """
 
-    def __init__(self, architecture: str) -> None:
+    def __init__(self, architecture: str, kernel: Kernel | None = None) -> None:
+        """`kernel` instead of the one that is chosen for the process."""
         self.architecture = architecture
+        self._kernel = kernel or available()[chosen()]
         self.samples = 0
         self.samples_of: dict[str, int] = {}
         self.pictures_of: dict[str, int] = {}
         self.sums: dict[Key, TensorSum] = {}
+        self.weights = WeightSums(_shared_layout(architecture).weights, self._kernel)
 
     def add(self, update: CodedPayload, samples: int) -> None:
         """Add one update.
@@ -77,11 +83,15 @@ class PartialSum:
         """
         header = update.header
         self._require(header.architecture)
-        terms = list(_terms(update, samples))
+        bounds_S, terms = bounds_of(update, samples), list(_terms(update, samples))
+        if bounds_S.size:  # a calibration has no weights
+            self.weights.require_room(bounds_S)
         for term in terms:
             self._require_room(term.key, term.bound)
+        if bounds_S.size:
+            self.weights.add(update, samples, bounds_S)
         for term in terms:
-            tensor_sum = self.sums.setdefault(term.key, TensorSum(term.size))
+            tensor_sum = self._sum_of(term.key, term.size)
             tensor_sum.bound += term.bound
             if isinstance(term.values, np.ndarray):
                 tensor_sum.add_whole(term.values, term.weight)
@@ -99,10 +109,12 @@ class PartialSum:
             MergeError: another architecture, or the sums might not fit 64 bits; nothing was added.
         """
         self._require(other.architecture)
+        self.weights.require_room(other.weights.bounds_S)
         for key, tensor_sum in other.sums.items():
             self._require_room(key, tensor_sum.bound)
+        self.weights.merge(other.weights)
         for key, tensor_sum in list(other.sums.items()):
-            self.sums.setdefault(key, TensorSum(tensor_sum.count)).merge(tensor_sum)
+            self._sum_of(key, tensor_sum.count).merge(tensor_sum)
         self.samples += other.samples
         self.samples_of = _counts(self.samples_of, other.samples_of)
         self.pictures_of = _counts(self.pictures_of, other.pictures_of)
@@ -120,11 +132,9 @@ class PartialSum:
         return GlobalModel(base.architecture, shared, {**base.profiles, **trained})
 
     def _shared(self, base: GlobalModel) -> Tensors:
-        layout = layout_of(self.architecture, str(FP32), whole=False, shared=True)
+        layout = _shared_layout(self.architecture)
         moved = self._moved_together(base.shared, layout.delta_segments[0].specs, "", self.samples)
-        for spec in layout.weights:
-            base_N = base.shared[spec.name].reshape(-1)
-            moved[spec.name] = self._moved(base_N, ("", spec.name), self.samples).reshape(spec.shape)
+        moved |= self.weights.moved(base.shared, self.samples)
         return {name: moved[name] for name in base.shared}
 
     def _profile(self, base: GlobalModel, name: str) -> Tensors:
@@ -142,7 +152,9 @@ class PartialSum:
         return _parted(specs, self._moved(base_N, (profile, DELTAS), samples))
 
     def _moved(self, base_N: Float32, key: Key, samples: int) -> Float32:
-        return self.sums[key].moved(base_N, samples * 2.0**DELTA_BITS)
+        moved_N, total_N = np.empty_like(base_N), self.sums[key].settled().astype(np.float64)
+        self._kernel.move(moved_N, base_N, total_N, samples * 2.0**DELTA_BITS)
+        return moved_N
 
     def _pooled(self, segment: Segment, precision: str) -> Tensors:
         unit = self.pictures_of[precision] * 2.0**MOMENT_BITS
@@ -151,6 +163,11 @@ class PartialSum:
         mean_at, variance_at = segment.moments
         moments_N[mean_at], moments_N[variance_at] = mean_C, np.maximum(square_C - mean_C**2, 0.0)
         return _parted(segment.specs, moments_N)
+
+    def _sum_of(self, key: Key, size: int) -> TensorSum:
+        if key not in self.sums:
+            self.sums[key] = TensorSum(size, self._kernel)
+        return self.sums[key]
 
     def _require(self, architecture: str) -> None:
         if architecture != self.architecture:
@@ -168,17 +185,26 @@ def check_headroom(update: CodedPayload, samples: int) -> None:
     Raises:
         MergeError: they could not; the message names the tensor.
     """
+    most = HEADROOM // MAX_UPDATES
+    bounds_S = bounds_of(update, samples)
+    if (bounds_S > most).any():
+        index = int((bounds_S > most).argmax())
+        raise _no_room(update.header.layout.weights[index].name, int(bounds_S[index]), samples)
     for term in _terms(update, samples):
-        if term.bound * MAX_UPDATES > HEADROOM:
-            raise MergeError(
-                f"tensor {term.key[1]}: {term.bound / term.weight:g} fixed-point units × weight {term.weight} leaves no"
-                f" room for {MAX_UPDATES} such updates in 64 bits"
-            )
+        if term.bound > most:
+            raise _no_room(term.key[1], term.bound, term.weight)
+
+
+def _no_room(name: str, bound: int, weight: int) -> MergeError:
+    return MergeError(
+        f"tensor {name}: {bound / weight:g} fixed-point units × weight {weight} leaves no room for {MAX_UPDATES} such"
+        " updates in 64 bits"
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class _Term:
-    """One addend: which sum it belongs to, how many values, what they are, their weight, and how far they reach."""
+    """One addend but the weights: its sum, how many values, what they are, their weight, and how far they reach."""
 
     key: Key
     size: int
@@ -188,36 +214,29 @@ class _Term:
 
 
 def _terms(update: CodedPayload, samples: int) -> Iterator[_Term]:
-    """Weights one by one; of each profile and of what is shared, all deltas, all means, all squares together."""
+    """Of each profile and of what is shared: all deltas, all means, all squares together."""
     layout, pictures = update.header.layout, update.header.pictures
-    for spec in layout.weights:
-        coded = update.weights[spec.name]
-        bound = bound_of(spec.name, whole(_peak(coded)), samples)
-        yield _Term(("", spec.name), spec.size, coded, samples, bound)
     for segment in layout.delta_segments:
         deltas_N = update.deltas_N[segment.place]
-        bound = bound_of(DELTAS, whole(_peak(Dense(deltas_N))), samples)
+        bound = bound_of(DELTAS, whole(Dense(deltas_N).peak()), samples)
         yield _Term((segment.profile, DELTAS), deltas_N.size, Dense(deltas_N), samples, bound)
     for segment in layout.absolute_segments if pictures else ():
         moments_N, (mean_at, variance_at) = update.absolutes_N[segment.place], segment.moments
         mean_C = scaled(moments_N[mean_at], MOMENT_BITS)
         # The square is of the rounded mean: then what one device sent comes back as its own variance.
-        square_C = scaled(moments_N[variance_at] + np.ldexp(mean_C, -MOMENT_BITS) ** 2, MOMENT_BITS)
+        square_C = scaled(moments_N[variance_at] + np.square(mean_C * 2.0**-MOMENT_BITS), MOMENT_BITS)
         for name, whole_C in ((MEANS, mean_C), (SQUARES, square_C)):
-            bound = bound_of(name, float(np.abs(whole_C).max()), pictures)
+            bound = bound_of(name, _largest(whole_C), pictures)
             yield _Term((segment.profile, name), whole_C.size, whole_C, pictures, bound)
 
 
-def _peak(coded: Coded) -> float:
-    """The largest magnitude of what is added up: of values, or of what they are when rotated."""
-    match coded:
-        case Signs(scale):
-            return float(scale)
-        case RotatedSigns(scales_B):
-            return float(scales_B.max())
-        case _:
-            values_N = coded.values()
-            return float(np.maximum(values_N.max(), -values_N.min()))
+def _largest(values_C: Float64) -> float:
+    """The largest magnitude; not a number if a value is none."""
+    return float(np.maximum(values_C.max(), -values_C.min()))
+
+
+def _shared_layout(architecture: str) -> Layout:
+    return layout_of(architecture, str(FP32), whole=False, shared=True)
 
 
 def _parted(specs: Sequence[TensorSpec], values_N: Float32) -> Tensors:

@@ -8,11 +8,13 @@ A codec says what the codes mean, a coder only how they lie in the bytes: withou
 there are and how many different ones there can be.
 """
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from protocol.codec.coded import Coded
+from protocol.codec.run import RunLayout
 from protocol.precision import Float32, UInt8
 from protocol.reader import Reader
 
@@ -37,6 +39,15 @@ class TensorCodec(Protocol):
             Incomplete: the bytes end too early.
             Malformed: the bytes break the layout, or a value is not finite.
         """
+        ...
+
+
+@runtime_checkable
+class RunCodec(TensorCodec, Protocol):
+    """A codec whose tensors may be read all at once."""
+
+    def run(self, counts: Sequence[int], seeds: Sequence[int]) -> RunLayout | None:
+        """How tensors with so many values and these seeds lie one after the other; None to read them one by one."""
         ...
 
 

@@ -15,6 +15,7 @@ Layout: float32 s from 0 to 10³⁴ for each block, then the codes of all blocks
 stands for the level c of `LEVELS`, in ascending order.
 """
 
+from collections.abc import Sequence
 from math import ceil
 from typing import Final
 
@@ -25,6 +26,7 @@ from protocol.codec.base import Coder
 from protocol.codec.bitpack import Bitpack, read_packed
 from protocol.codec.coded import Coded, Dense, RotatedSigns
 from protocol.codec.rotation import blocks, padded_size, rotated, signs, stream, unrotated
+from protocol.codec.run import RunLayout
 from protocol.errors import Malformed
 from protocol.precision import Float32, UInt8
 from protocol.reader import Reader
@@ -78,7 +80,7 @@ class Eden:
         scales_B = reader.floats(sum((part.stop - part.start) // size for part, size in parts), "scales")
         if scales_B.min() < 0 or scales_B.max() > _LARGEST_SCALE:
             raise Malformed(f"scales from {scales_B.min()} to {scales_B.max()}: expected 0 to {_LARGEST_SCALE:g}")
-        if self._levels.size == 2 and self._share == 1:
+        if self._is_signs:
             packed = read_packed(reader, padded_size(count), 1)
             return RotatedSigns(scales_B * self._levels[1], packed, count, seed)
         total = sum((part.stop - part.start) // size * self._wanted(size) for part, size in parts)
@@ -95,6 +97,16 @@ class Eden:
             values[part] = unrotated(y_BD, signs(seed, part).reshape(number, size)).reshape(-1)
             block, code = block + number, code + number * wanted
         return Dense(values[:count])
+
+    def run(self, counts: Sequence[int], seeds: Sequence[int]) -> RunLayout | None:
+        """At one bit, a scale for each block."""
+        if not self._is_signs:
+            return None
+        return RunLayout.of(counts, seeds, rotated=True, gain=float(self._levels[1]), largest=_LARGEST_SCALE)
+
+    @property
+    def _is_signs(self) -> bool:
+        return self._levels.size == 2 and self._share == 1
 
     def _wanted(self, size: int) -> int:
         return ceil(self._share * size)

@@ -24,6 +24,8 @@ _LOWEST: Final = -120
 _HIGHEST: Final = 113
 """Exponents for which h·2^e neither loses a half's bits to float32's subnormals nor overflows float32."""
 _TALLEST: Final = float(np.finfo(np.float32).max)
+_POWERS: Final = np.exp2(np.arange(_LOWEST, _HIGHEST + 1, dtype=np.float64))
+"""2^e for every exponent."""
 _BLOCK: Final = 1 << 14
 
 
@@ -70,7 +72,7 @@ def from_halves(halves_N: Float16, exponents_N: Int8, what: str) -> Float32:
         found = f"{exponents_N.min()} to {exponents_N.max()}"
         raise Malformed(f"{what}: exponent {found}, expected {_LOWEST} to {_HIGHEST}")
     values_N = finite(halves_N.astype(np.float32), what).astype(np.float64)
-    values_N *= np.exp2(exponents_N.astype(np.float64))
+    values_N *= _POWERS.take(exponents_N.astype(np.intp) - _LOWEST)  # exp2 takes several times as long
     if float(np.abs(values_N).max()) > _TALLEST:
         raise Malformed(f"{what}: a value overflows float32", Refusal.NOT_FINITE)
     return values_N.astype(np.float32)

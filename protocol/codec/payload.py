@@ -9,20 +9,25 @@ What calibration measured has the same form, without the shared tensors.
 """
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from functools import lru_cache
 from typing import Final
 
 import msgpack
 import numpy as np
+import numpy.typing as npt
 
 from protocol import networks
 from protocol.architecture import Architecture, Tensors, TensorSpec
+from protocol.codec.base import RunCodec, TensorCodec
 from protocol.codec.coded import Coded
 from protocol.codec.layout import Layout, layout_of
 from protocol.codec.recipe import Recipe
 from protocol.codec.rotation import stream
+from protocol.codec.run import RunLayout, SignRun
+from protocol.codec.together import GroupCodec
 from protocol.errors import LocalProtocolError, Malformed, RemoteProtocolError, Unsupported
 from protocol.precision import Float32, Precision, join, parse_several
 from protocol.reader import Reader
@@ -32,6 +37,8 @@ MAGIC: Final = b"BF"
 VERSION: Final = 1
 MAX_HEADER_BYTES: Final = 512
 """Four short strings and a few integers; no valid header comes near it."""
+PLANS: Final = 64
+"""Headers whose meaning is kept; all devices of a round and a precision send almost the same one."""
 MAX_PICTURES: Final = 1 << 32
 PRECISIONS: Final = Text(64)
 """Room for `MAX_PROFILES` names of seven characters and what joins them."""
@@ -101,15 +108,30 @@ class CodedPayload:
 
     Attributes:
         header: its header.
-        weights: by name.
+        apart: weights that were read one by one, by name.
+        run: weights that were read all at once, in the layout's order.
         deltas_N: all of `Layout.deltas`, one after the other.
         absolutes_N: all of `Layout.absolutes` likewise.
     """
 
     header: Header
-    weights: Mapping[str, Coded]
+    apart: Mapping[str, Coded]
+    run: SignRun | None
     deltas_N: Float32
     absolutes_N: Float32
+
+    @property
+    def weights(self) -> Mapping[str, Coded]:
+        """All weights by name."""
+        if self.run is None:
+            return self.apart
+        return {spec.name: part for spec, part in zip(self.header.layout.weights, self.run.parts(), strict=True)}
+
+    def peaks_S(self) -> npt.NDArray[np.float64]:
+        """The largest magnitude of each weight, or of what it is when rotated, in the layout's order."""
+        if self.run is not None:
+            return self.run.peaks().astype(np.float64)
+        return np.array([self.apart[spec.name].peak() for spec in self.header.layout.weights], dtype=np.float64)
 
 
 def encode(header: Header, tensors: Tensors, rng: np.random.Generator) -> bytes:
@@ -123,13 +145,13 @@ def encode(header: Header, tensors: Tensors, rng: np.random.Generator) -> bytes:
     Raises:
         LocalProtocolError: a tensor is missing, has another shape or is not finite.
     """
-    packed, layout, recipe = msgpack.packb(to_map(header)), header.layout, Recipe.parse(header.recipe)
+    packed, plan = msgpack.packb(to_map(header)), _plan(header)
     body: list[bytes | memoryview] = []
-    for spec, seed in _seeded(header):
-        body.append(recipe.weights.encode(_checked(tensors, spec), rng, seed))
+    for spec, _, seed in plan.seeded:
+        body.append(plan.weights.encode(_checked(tensors, spec), rng, seed))
     for specs, sizes_S, codec in (
-        (layout.deltas, layout.delta_sizes, recipe.deltas),
-        (layout.absolutes, layout.absolute_sizes, recipe.absolutes),
+        (plan.layout.deltas, plan.layout.delta_sizes, plan.deltas),
+        (plan.layout.absolutes, plan.layout.absolute_sizes, plan.absolutes),
     ):
         if specs:
             body.append(codec.encode(np.concatenate([_checked(tensors, spec) for spec in specs]), sizes_S, rng))
@@ -144,7 +166,8 @@ def decode(data: bytes | memoryview) -> Payload:
     """
     coded = read(data)
     layout = coded.header.layout
-    tensors = {spec.name: coded.weights[spec.name].values().reshape(spec.shape) for spec in layout.weights}
+    weights = coded.weights
+    tensors = {spec.name: weights[spec.name].values().reshape(spec.shape) for spec in layout.weights}
     for specs, values_N in ((layout.deltas, coded.deltas_N), (layout.absolutes, coded.absolutes_N)):
         start = 0
         for spec in specs:
@@ -160,19 +183,25 @@ def read(data: bytes | memoryview) -> CodedPayload:
         RemoteProtocolError: for any bytes that `encode` does not produce.
     """
     header, reader = read_header(data)
-    layout, recipe, nothing = header.layout, Recipe.parse(header.recipe), np.zeros(0, dtype=np.float32)
-    weights = {}
-    for spec, seed in _seeded(header):
-        try:
-            weights[spec.name] = recipe.weights.read(reader, spec.size, seed)
-        except RemoteProtocolError as error:
-            raise type(error)(f"tensor {spec.name}: {error}", error.refusal) from error
-    deltas_N = recipe.deltas.read(reader, layout.delta_sizes) if layout.deltas else nothing
-    absolutes_N = recipe.absolutes.read(reader, layout.absolute_sizes) if layout.absolutes else nothing
+    plan, nothing = _plan(header), np.zeros(0, dtype=np.float32)
+    layout, run = plan.layout, plan.run.read(reader) if plan.run else None
+    apart = {} if run else _apart(plan, reader)
+    deltas_N = plan.deltas.read(reader, layout.delta_sizes) if layout.deltas else nothing
+    absolutes_N = plan.absolutes.read(reader, layout.absolute_sizes) if layout.absolutes else nothing
     if (absolutes_N[layout.variances] < 0).any():
         raise Malformed("a variance below zero")
     reader.finish()
-    return CodedPayload(header, weights, deltas_N, absolutes_N)
+    return CodedPayload(header, apart, run, deltas_N, absolutes_N)
+
+
+def _apart(plan: "_Plan", reader: Reader) -> dict[str, Coded]:
+    weights = {}
+    for spec, size, seed in plan.seeded:
+        try:
+            weights[spec.name] = plan.weights.read(reader, size, seed)
+        except RemoteProtocolError as error:
+            raise type(error)(f"tensor {spec.name}: {error}", error.refusal) from error
+    return weights
 
 
 def fp32_bytes(header: Header) -> int:
@@ -197,18 +226,39 @@ def read_header(data: bytes | memoryview) -> tuple[Header, Reader]:
     (length,) = struct.unpack("<H", reader.take(2, "header length"))
     if length > MAX_HEADER_BYTES:
         raise Malformed(f"header of {length} bytes: expected at most {MAX_HEADER_BYTES}")
-    header = from_map(Header, unpack_map(bytes(reader.take(length, "header"))))
+    return _header(bytes(reader.take(length, "header"))), reader
+
+
+@lru_cache(maxsize=PLANS)
+def _header(packed: bytes) -> Header:
+    header = from_map(Header, unpack_map(packed))
     if str(Recipe.parse(header.recipe)) != header.recipe or join(header.precisions) != header.precision:
         raise Malformed(f"header names {header.recipe!r} at {header.precision!r}: not canonical")
     if header.network.spec != header.architecture:
         raise Malformed(f"header names {header.architecture!r}: not canonical")
-    return header, reader
+    return header
 
 
-def _seeded(header: Header) -> Iterator[tuple[TensorSpec, int]]:
-    """The weights and what each of them draws from."""
-    weights = header.layout.weights
-    return zip(weights, stream(header.seed, 0, len(weights)).tolist(), strict=True)
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What follows from a header, with each weight's number of values and the word that it draws from."""
+
+    layout: Layout
+    seeded: tuple[tuple[TensorSpec, int, int], ...]
+    weights: TensorCodec
+    run: RunLayout | None
+    deltas: GroupCodec
+    absolutes: GroupCodec
+
+
+@lru_cache(maxsize=PLANS)
+def _plan(header: Header) -> _Plan:
+    layout, recipe = header.layout, Recipe.parse(header.recipe)
+    seeds = stream(header.seed, 0, len(layout.weights)).tolist()
+    counts, codec = [spec.size for spec in layout.weights], recipe.weights
+    run = codec.run(counts, seeds) if counts and isinstance(codec, RunCodec) else None
+    seeded = tuple(zip(layout.weights, counts, seeds, strict=True))
+    return _Plan(layout, seeded, codec, run, recipe.deltas, recipe.absolutes)
 
 
 def _checked(tensors: Tensors, spec: TensorSpec) -> Float32:

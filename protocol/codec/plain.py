@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from protocol.codec.coded import Dense
+from protocol.codec.coded import Raw, largest_of
+from protocol.errors import Malformed, Refusal
 from protocol.precision import Float32
 from protocol.reader import Reader
 
@@ -14,6 +15,10 @@ class Plain:
         """The values' own bytes, not copied where they lie as they must."""
         return np.ascontiguousarray(values_N, dtype="<f4").data.cast("B")
 
-    def read(self, reader: Reader, count: int, seed: int) -> Dense:  # noqa: ARG002
+    def read(self, reader: Reader, count: int, seed: int) -> Raw:  # noqa: ARG002
         """float32[count]."""
-        return Dense(reader.floats(count, f"{count} float32 values"))
+        packed = np.frombuffer(reader.take(4 * count, f"{count} float32 values"), dtype=np.uint8)
+        largest = largest_of(packed)
+        if not largest < np.inf:
+            raise Malformed(f"{count} float32 values: every value must be finite", Refusal.NOT_FINITE)
+        return Raw(packed, largest)

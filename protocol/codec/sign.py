@@ -7,16 +7,19 @@ scaled sign is a contraction, ‖v − C(v)‖² ≤ (1 − ‖v‖₁²/(N‖v�
 Layout: float32 scale ≥ 0, then ⌈N/8⌉ bytes, bit 1 for v ≥ 0 (`bitpack`, one bit). Value = ±scale.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 
 from protocol.codec.bitpack import pack, read_packed
 from protocol.codec.coded import Signs
+from protocol.codec.run import RunLayout
 from protocol.errors import Malformed
 from protocol.precision import Float32
 from protocol.reader import Reader
 
+_TALLEST: Final = float(np.finfo(np.float32).max)
 _BLOCK: Final = 1 << 14
 
 
@@ -33,10 +36,19 @@ class Sign:
         """±scale."""
         return read_signs(reader, count)
 
+    def run(self, counts: Sequence[int], seeds: Sequence[int]) -> RunLayout:
+        """A scale each."""
+        return sign_run(counts, seeds)
+
+
+def sign_run(counts: Sequence[int], seeds: Sequence[int]) -> RunLayout:
+    """Tensors of which each has one scale, zero or more."""
+    return RunLayout.of(counts, seeds, rotated=False, gain=1, largest=_TALLEST)
+
 
 def read_signs(reader: Reader, count: int) -> Signs:
     """A scale, zero or more, and a bit a value."""
-    scale = reader.floats(1, "scale")[0]
+    scale = reader.float("scale")
     if scale < 0:
         raise Malformed(f"scale {scale}: expected zero or more")
     return Signs(scale, read_packed(reader, count, 1), count)

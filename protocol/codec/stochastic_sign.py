@@ -8,13 +8,15 @@ beyond, v is clipped. The variance of one value is s² − v².
 Layout: float32 step s ≥ 0, then codes, 1 for +s (`bitpack`, one bit).
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 
 from protocol.codec.bitpack import pack
 from protocol.codec.coded import Signs
-from protocol.codec.sign import read_signs
+from protocol.codec.run import RunLayout
+from protocol.codec.sign import read_signs, sign_run
 from protocol.codec.uniform import drawn
 from protocol.precision import Float32
 from protocol.reader import Reader
@@ -44,3 +46,7 @@ class StochasticSign:
     def read(self, reader: Reader, count: int, seed: int) -> Signs:  # noqa: ARG002
         """±s."""
         return read_signs(reader, count)
+
+    def run(self, counts: Sequence[int], seeds: Sequence[int]) -> RunLayout:
+        """A step each."""
+        return sign_run(counts, seeds)

@@ -31,18 +31,19 @@ from typing import Final, Self
 
 import numpy as np
 from evidence import Figure, write
-from merge_round import CASES, Case, merged
-from real_update import FULL_WIDTH, NARROW, PRECISION, RealUpdate, make
+from merge_round import CASES, PRECISION, Case, base_of, merged
+from real_update import FULL_WIDTH, NARROW, RealUpdate, make
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from aggregator.merge.kernel import chosen
 from aggregator.model import GlobalModel
 from protocol.architecture import Role, Tensors
 from protocol.codec.payload import Content, Header, decode, encode
 
-UPDATES: Final = 64
-"""Of one of our rounds."""
+UPDATES: Final = 128
+"""Of one of our rounds, of at most 1,024."""
 FLOWER_UPDATES: Final = 16
 """Of one of Flower's, which holds them all in memory; from here on an update costs it the same."""
 DEVICES: Final = 4
@@ -80,7 +81,7 @@ def main() -> None:
     flower_ms = []
     with console.status("encoding them"):
         rows = [Row(case, payloads_of(case, updates)) for case in CASES]
-    base = GlobalModel.fresh(updates[0].architecture, seed=0)
+    base = base_of(updates[0].architecture)
     for row in track(rows, "comparing with the plain mean", console=console):
         row.off = off(row, base)
     with tempfile.TemporaryDirectory() as folder, Flower(updates[0].tensors, Path(folder)) as flower:
@@ -218,15 +219,16 @@ def show(update: RealUpdate, rows: Sequence[Row], flower_ms: Sequence[tuple[floa
         )
     parse, aggregate = (median(column) for column in zip(*flower_ms, strict=True))
     table.caption = (
-        f"{update.architecture}: {update.parameters:,} values; CPU time of one thread in rounds of {UPDATES};"
-        f" Flower {parse:.1f} ms to parse and {aggregate:.1f} ms to aggregate an update, in rounds of {FLOWER_UPDATES}"
+        f"{update.architecture}: {update.parameters:,} values; CPU time of one thread, {chosen()} kernel, rounds of"
+        f" {UPDATES}; Flower {parse:.1f} ms to parse and {aggregate:.1f} ms to aggregate an update, in rounds of"
+        f" {FLOWER_UPDATES}"
     )
     Console().print(table)
 
 
 def _figures(row: Row, architecture: str, *, limited: bool) -> Iterator[Figure]:
     name, limit = row.case.name, row.case.limit
-    context = f"{architecture}, one thread, rounds of {UPDATES} here and {FLOWER_UPDATES} there, finished models"
+    context = f"{architecture}, one thread, {chosen()} kernel, rounds of {UPDATES}, Flower's of {FLOWER_UPDATES}"
     for what, ratios, least in (("over_flower", row.from_wire, limit), ("over_aggregation", row.aggregation, None)):
         low, middle, high = quantiles(ratios, n=4)
         held = limited and least is not None

@@ -16,6 +16,9 @@ from typing import Final
 from aggregator.merge import PartialSum
 from aggregator.model import GlobalModel
 from protocol.codec.payload import read
+from protocol.precision import Precision
+
+PRECISION: Final = "W4A8"
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,11 @@ class Case:
 CASES: Final = (Case("stosign", 100, announced=True), Case("sign", 15), Case("eden:1", 15), Case("fp32", 2))
 
 
+def base_of(architecture: str) -> GlobalModel:
+    """A model as the round finds it: with the profile of the precision that devices run."""
+    return GlobalModel.fresh(architecture, seed=0).with_profile(Precision.parse(PRECISION))
+
+
 def merged(base: GlobalModel, case: Case, payloads: Iterable[bytes], updates: int) -> GlobalModel:
     """So many updates from their bytes to the merged model."""
     total = PartialSum(base.architecture)
@@ -45,7 +53,7 @@ def merged(base: GlobalModel, case: Case, payloads: Iterable[bytes], updates: in
 def main() -> None:
     _, architecture, name, updates, *files = sys.argv
     (case,) = (case for case in CASES if case.name == name)
-    base = GlobalModel.fresh(architecture, seed=0)
+    base = base_of(architecture)
     Path("/proc/self/clear_refs").write_text("5")  # the peak is now what is held now (man 5 proc)
     before_mb = _peak_mb()
     merged(base, case, (Path(file).read_bytes() for file in itertools.cycle(files)), int(updates))

@@ -14,6 +14,7 @@ from strategies import SMALL
 
 from aggregator.merge import MAX_UPDATES, MergeError, PartialSum, check_headroom
 from aggregator.merge.counter import Counter
+from aggregator.merge.kernel import available, chosen
 from aggregator.model import GlobalModel
 from protocol.architecture import Tensors
 from protocol.codec.coded import Dense
@@ -182,7 +183,7 @@ def test_what_passes_the_headroom_check_fits_as_often_as_promised() -> None:
 def test_values_that_are_not_finite_are_refused(value: float) -> None:
     one_header, tensors, samples = update("W8A8", 1, 10)
     update_ = coded(one_header, tensors)
-    broken = replace(update_, weights={**update_.weights, "stem.conv.weight": Dense(np.full(36, value, np.float32))})
+    broken = replace(update_, apart={**update_.apart, "stem.conv.weight": Dense(np.full(36, value, np.float32))})
     with pytest.raises(MergeError, match=r"stem\.conv\.weight"):
         PartialSum(SMALL.spec).add(broken, samples)
 
@@ -210,8 +211,8 @@ def test_memory_does_not_grow_with_the_number_of_devices(recipe: str) -> None:
         tracemalloc.stop()
         return peak
 
-    peak_bytes(12)  # caches of the table fill once
-    assert peak_bytes(64) < 1.2 * peak_bytes(12)
+    peak_bytes(20)  # caches of the table fill once
+    assert peak_bytes(80) < 1.2 * peak_bytes(20)  # as many as are ever added up together, and more
 
 
 def several(seed: int, samples: int, content: Content = Content.DELTA) -> Update:
@@ -284,8 +285,22 @@ def test_a_step_that_all_share_is_counted_and_one_of_ones_own_looked_up() -> Non
 @given(st.integers(1, 70), st.integers(1, 9), st.integers(0, 1 << 32))
 def test_counters_count(vectors: int, size: int, seed: int) -> None:
     packed = np.random.default_rng(seed).integers(0, 256, (vectors, size), dtype=np.uint8)
-    counter = Counter(size)
+    counter = Counter(size, available()[chosen()])
     for vector in packed:
         counter.add(vector)
-    expected = np.unpackbits(packed, axis=1, bitorder="little").sum(0, dtype=np.int64)
-    np.testing.assert_array_equal(counter.ones(slice(0, size)), expected)
+    planes = np.unpackbits(counter.planes(), axis=1, bitorder="little").astype(np.int64)
+    counts = sum(plane << level for level, plane in enumerate(planes))
+    np.testing.assert_array_equal(counts, np.unpackbits(packed, axis=1, bitorder="little").sum(0, dtype=np.int64))
+
+
+@pytest.mark.skipif("native" not in available(), reason="the extension module aggregator.merge._kernel is not built")
+@settings(max_examples=25, deadline=None)
+@given(updates=updates)
+def test_compiled_and_plain_loops_give_the_same_model(updates: list[Update]) -> None:
+    merged = []
+    for kernel in available().values():
+        held = PartialSum(SMALL.spec, kernel)
+        for one_header, tensors, samples in updates:
+            held.add(coded(one_header, tensors), samples)
+        merged.append(held.finish(BASE).to_bytes())
+    assert merged[0] == merged[1]
