@@ -18,14 +18,13 @@ from protocol.precision import Float32, Int8
 from protocol.reader import Reader, finite
 
 Float16 = npt.NDArray[np.float16]
+Sizes = npt.NDArray[np.int64]
 
 _TOP: Final = 15
 _LOWEST: Final = -120
 _HIGHEST: Final = 113
 """Exponents for which h·2^e neither loses a half's bits to float32's subnormals nor overflows float32."""
 _TALLEST: Final = float(np.finfo(np.float32).max)
-_POWERS: Final = np.exp2(np.arange(_LOWEST, _HIGHEST + 1, dtype=np.float64))
-"""2^e for every exponent."""
 _BLOCK: Final = 1 << 14
 
 
@@ -62,18 +61,19 @@ def to_halves(values_N: Float32, exponents_N: Int8) -> Float16:
     return (values_N * np.exp2(-exponents_N.astype(np.float32))).astype("<f2")
 
 
-def from_halves(halves_N: Float16, exponents_N: Int8, what: str) -> Float32:
-    """The values that halves, named `what` in errors, stand for.
+def from_halves(halves_N: Float16, exponents_S: Int8, what: str, sizes_S: Sizes | None = None) -> Float32:
+    """The values that halves, named `what` in errors, stand for: all under one exponent, or `sizes_S` under each.
 
     Raises:
         Malformed: an exponent is out of range, or a value is not finite or overflows float32.
     """
-    if exponents_N.min() < _LOWEST or exponents_N.max() > _HIGHEST:
-        found = f"{exponents_N.min()} to {exponents_N.max()}"
+    if exponents_S.min() < _LOWEST or exponents_S.max() > _HIGHEST:
+        found = f"{exponents_S.min()} to {exponents_S.max()}"
         raise Malformed(f"{what}: exponent {found}, expected {_LOWEST} to {_HIGHEST}")
     values_N = finite(halves_N.astype(np.float32), what).astype(np.float64)
-    values_N *= _POWERS.take(exponents_N.astype(np.intp) - _LOWEST)  # exp2 takes several times as long
-    if float(np.abs(values_N).max()) > _TALLEST:
+    powers_S = np.exp2(exponents_S.astype(np.float64))
+    values_N *= powers_S if sizes_S is None else np.repeat(powers_S, sizes_S)
+    if values_N.max() > _TALLEST or values_N.min() < -_TALLEST:
         raise Malformed(f"{what}: a value overflows float32", Refusal.NOT_FINITE)
     return values_N.astype(np.float32)
 

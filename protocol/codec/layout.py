@@ -12,7 +12,7 @@ import numpy as np
 
 from protocol import networks
 from protocol.architecture import MOMENTS, Role, TensorSpec
-from protocol.codec.together import Sizes
+from protocol.codec.half import Sizes
 from protocol.precision import parse_several
 
 

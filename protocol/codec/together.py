@@ -11,15 +11,12 @@ of operations. Each keeps a range or an exponent of its own; values are laid out
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
-from protocol.codec.half import exponents_of, from_halves, to_halves
+from protocol.codec.half import Sizes, exponents_of, from_halves, to_halves
 from protocol.codec.uniform import drawn
 from protocol.errors import Malformed
 from protocol.precision import Float32
 from protocol.reader import Reader
-
-Sizes = npt.NDArray[np.int64]
 
 _TOP = 255
 
@@ -92,4 +89,4 @@ class Halves:
         what = "half floats of side tensors"
         exponents_S = np.frombuffer(reader.take(sizes_S.size, what), dtype=np.int8)
         halves_N = np.frombuffer(reader.take(2 * int(sizes_S.sum()), what), dtype="<f2")
-        return from_halves(halves_N, np.repeat(exponents_S, sizes_S), what)
+        return from_halves(halves_N, exponents_S, what, sizes_S)
