@@ -1,9 +1,10 @@
 """Σ ±c_b over runs of one bit a value (`protocol.codec.run`), c_b the coefficient of a tensor or of one of its blocks.
 
-    the same scales and samples      their ones are counted (`counter`), no value is ever spread out
-    others                           `GROUP` runs at a time, through tables of what eight bits can add up to
-    rotated                          likewise, added up where they are rotated: one seed, one way back
+    all of a group have one step and number of samples      their ones are counted (`counter`)
+    others                                                  through tables of what eight bits can add up to
+    rotated                                                 likewise, where they are rotated: one seed, one way back
 
+A group is `GROUP` runs, which are added up together.
 Scales lie among the bits; they are summed too, with the coefficient 0, so that a run is one vector.
 """
 
@@ -38,10 +39,6 @@ class RunSum:
         """One update's."""
         coefficients_P = np.zeros(self.layout.sizes_P.size, dtype=np.int64)
         coefficients_P[self.layout.scaled_P] = scaled(run.scales_B, DELTA_BITS).astype(np.int64) * samples
-        counter = None if self.layout.rotated else self._counter(coefficients_P.tobytes())
-        if counter is not None:
-            counter.add(run.packed)
-            return
         self._waiting.append((coefficients_P, run.packed))
         if len(self._waiting) == GROUP:
             self._flush()
@@ -88,8 +85,9 @@ class RunSum:
 
     def looks_up(self) -> bool:
         """Whether everything was counted by one counter of few bits."""
+        self._flush()
         counters = list(self._counters.values())
-        return not self._waiting and self._sum is None and len(counters) == 1 and len(counters[0].planes()) <= _PLANES
+        return self._sum is None and len(counters) == 1 and len(counters[0].planes()) <= _PLANES
 
     def look_up(self, moved_N: Float32, base_N: Float32, index: int, divisor: float) -> None:
         """Set a tensor to base + sum/divisor where `looks_up`: there are no more different sums than counts."""
@@ -104,7 +102,11 @@ class RunSum:
         """The one of a tensor that has one, int64[1]."""
         return np.frombuffer(coefficients, np.int64)[self.layout.scaled_P[piece.scales]]
 
-    def _counter(self, coefficients: bytes) -> Counter | None:
+    def _counter(self, coefficients_KP: Int64) -> Counter | None:
+        """The one for a group of runs, if there is one for it."""
+        if self.layout.rotated or (coefficients_KP != coefficients_KP[0]).any():
+            return None
+        coefficients = coefficients_KP[0].tobytes()
         counter = self._counters.get(coefficients)
         if counter is None and len(self._counters) < _COUNTERS:
             counter = self._counters[coefficients] = Counter(self.layout.size, self._kernel)
@@ -122,9 +124,14 @@ class RunSum:
         """Add what waits to the sum."""
         if not self._waiting:
             return
-        coefficients_KP, vectors = zip(*self._waiting, strict=True)
-        coefficients_PK, sizes_P = np.stack(coefficients_KP, axis=1), self.layout.sizes_P
-        self._kernel.add_signs(self._dense(), vectors, coefficients_PK, np.zeros_like(sizes_P), sizes_P)
+        vectors, sizes_P = [packed for _, packed in self._waiting], self.layout.sizes_P
+        coefficients_KP = np.stack([coefficients_P for coefficients_P, _ in self._waiting])
+        counter = self._counter(coefficients_KP)
+        if counter is not None:
+            counter.add(vectors)
+        else:
+            coefficients_PK = np.ascontiguousarray(coefficients_KP.T)
+            self._kernel.add_signs(self._dense(), vectors, coefficients_PK, np.zeros_like(sizes_P), sizes_P)
         self._waiting = []
 
     def _dense(self) -> Int64:

@@ -84,7 +84,8 @@ class WeightSums:
             here = slice(part.start, min(part.stop, spec.size))
             total_P = np.zeros(here.stop - here.start, dtype=np.int64) if sum_N is None else sum_N[here]
             if whole is not None:
-                total_P = total_P + whole.part(index, here)
+                part_P = whole.part(index, here)
+                total_P = part_P if sum_N is None else total_P + part_P
             value_P = total_P.astype(np.float64)
             for seed in seeds:
                 value_P += self.runs[seed].unrotated(index, part, size)[: value_P.size]

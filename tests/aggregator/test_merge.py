@@ -14,7 +14,7 @@ from strategies import SMALL
 
 from aggregator.merge import MAX_UPDATES, MergeError, PartialSum, check_headroom
 from aggregator.merge.counter import Counter
-from aggregator.merge.kernel import available, chosen
+from aggregator.merge.kernel import GROUP, available, chosen
 from aggregator.model import GlobalModel
 from protocol.architecture import Tensors
 from protocol.codec.coded import Dense
@@ -269,16 +269,16 @@ def test_coded_updates_add_up_to_the_mean_of_what_they_decode_to(recipe: str, de
 
 
 def test_a_step_that_all_share_is_counted_and_one_of_ones_own_looked_up() -> None:
-    """Both ways at once: what came first has counters of its own."""
+    """Both ways at once: the first groups are all of one step."""
     one_header, tensors, _ = update("W8A8", 1, 10, recipe="sign")
-    same = [(one_header, tensors, 10)] * 5
+    same = [(one_header, tensors, 10)] * 40
     other = [update("W8A8", seed, 10 + seed, recipe="sign") for seed in range(2, 14)]
     decoded = decode(encode(one_header, tensors, np.random.default_rng(0))).tensors
     apart = [decode(encode(header_, tensors_, np.random.default_rng(0))).tensors for header_, tensors_, _ in other]
     merged = partial_sum(*same, *other).finish(BASE)
     name = "layer1.0.conv1.weight"
-    samples = [10] * 5 + [samples for _, _, samples in other]
-    expected = plain_mean(BASE.shared[name], [decoded[name]] * 5 + [one[name] for one in apart], samples)
+    samples = [10] * 40 + [samples for _, _, samples in other]
+    expected = plain_mean(BASE.shared[name], [decoded[name]] * 40 + [one[name] for one in apart], samples)
     np.testing.assert_allclose(merged.shared[name], expected, rtol=1e-6, atol=1e-9)
 
 
@@ -286,8 +286,8 @@ def test_a_step_that_all_share_is_counted_and_one_of_ones_own_looked_up() -> Non
 def test_counters_count(vectors: int, size: int, seed: int) -> None:
     packed = np.random.default_rng(seed).integers(0, 256, (vectors, size), dtype=np.uint8)
     counter = Counter(size, available()[chosen()])
-    for vector in packed:
-        counter.add(vector)
+    for first in range(0, vectors, GROUP):
+        counter.add(list(packed[first : first + GROUP]))
     planes = np.unpackbits(counter.planes(), axis=1, bitorder="little").astype(np.int64)
     counts = sum(plane << level for level, plane in enumerate(planes))
     np.testing.assert_array_equal(counts, np.unpackbits(packed, axis=1, bitorder="little").sum(0, dtype=np.int64))
