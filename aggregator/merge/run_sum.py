@@ -4,8 +4,8 @@
     others                                                  through tables of what eight bits can add up to
     rotated                                                 likewise, where they are rotated: one seed, one way back
 
-A group is `GROUP` runs, which are added up together.
-Scales lie among the bits; they are summed too, with the coefficient 0, so that a run is one vector.
+A group is `GROUP` runs, or what is left at the end. Scales lie among the bits; they are summed too, with the
+coefficient 0, so that a run is one vector.
 """
 
 from typing import Final
