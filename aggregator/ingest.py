@@ -11,6 +11,7 @@ transaction: killed anywhere in between, the device sends again and nothing is c
 import math
 from typing import Final
 
+import numpy as np
 from sqlalchemy.orm import Session
 
 from aggregator import outbox, refusals
@@ -23,8 +24,9 @@ from aggregator.uploads import Upload
 from protocol.codec.coded import Dense
 from protocol.codec.payload import CodedPayload, Content, fp32_bytes, read, read_header
 from protocol.errors import Refusal, RemoteProtocolError
-from protocol.messages import Manifest, Need, Outcome, Receipt
+from protocol.messages import Manifest, Need, Offer, Outcome, Receipt
 from protocol.precision import parse_several
+from protocol.schema import from_map, unpack_map
 
 OVERHEAD_BYTES: Final = 4096
 """What a payload may have beyond four bytes a value: its header, and a range or scale for each tensor."""
@@ -153,6 +155,7 @@ def _checked(room: Room, task: Task, manifest: Manifest, data: bytes) -> CodedPa
     expected = Content.PROFILES if room.job.calibrates(task.round) else Content.DELTA
     _require(header.content.name.lower(), expected.name.lower(), "content", Refusal.MALFORMED)
     payload = read(data)
+    _require_steps(task, payload)
     norm = _norm(payload)
     if not norm <= room.job.norm_limit:
         raise RemoteProtocolError(
@@ -168,6 +171,16 @@ def _checked(room: Room, task: Task, manifest: Manifest, data: bytes) -> CodedPa
 def _require(found: str, expected: str, what: str, refusal: Refusal) -> None:
     if found != expected:
         raise RemoteProtocolError(f"update has {what} {found!r}: the offer said {expected!r}", refusal)
+
+
+def _require_steps(task: Task, payload: CodedPayload) -> None:
+    """That an update takes the steps that were announced: others would not add up to whole multiples of them."""
+    steps = from_map(Offer, unpack_map(task.offer)).codec_steps
+    for (name, coded), step in zip(payload.weights.items(), steps, strict=False):
+        if coded.peak() != float(np.float32(step)):
+            raise RemoteProtocolError(
+                f"tensor {name} has step {coded.peak():g}: the offer announced {step:g}", Refusal.WRONG_RECIPE
+            )
 
 
 def _norm(payload: CodedPayload) -> float:

@@ -43,6 +43,7 @@ class Job:
             every precision, and activation steps where the method learns none.
         seed: of the first weights and of everything random that devices are told to do.
         norm_limit: largest Euclidean norm of an update's deltas.
+        vote: whether weights move by the majority's sign instead of the average, for updates of one bit a weight.
 
     Raises:
         ValueError: a value is out of its bounds; the message names it.
@@ -67,11 +68,13 @@ class Job:
     calibrate_last: bool = False
     seed: int = 0
     norm_limit: float = 1e4
+    vote: bool = False
 
     def __post_init__(self) -> None:
         nested = self.network.nested
         recipe = Recipe.parse(self.recipe)
         _check("recipe", self.recipe, self.recipe == str(recipe), f"{recipe}, the usual form")
+        _check("vote", self.vote, recipe.is_one_bit or not self.vote, f"false with recipe {recipe}, or sign or stosign")
         _check("method", self.method, Method.parse(self.method).base in EXPORTABLE, "fp32, qat, oqfl or mqat, or +kure")
         learns = Method.parse(self.method).learns_steps
         _check("calibrate_last", self.calibrate_last, learns or self.calibrate_last, f"true with method {self.method}")

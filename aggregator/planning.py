@@ -16,6 +16,7 @@ from aggregator.bases import BaseModel
 from aggregator.job import Job
 from aggregator.merge import MAX_UPDATES
 from aggregator.room import Room
+from aggregator.steps import announced
 from aggregator.store import Device, Model, Round, RoundState, Task, TaskState
 from protocol.chunks import MAX_BROADCAST_BYTES
 from protocol.codec.recipe import Recipe
@@ -106,9 +107,12 @@ def make_tasks(room: Room, number: int, model: Model, invited: Iterable[Device])
     """
     wanted = [(device, profiles_of(room, number, device, model)) for device in invited]
     bases = _make_bases(room, number, model, {names for _, names in wanted})
+    steps = _codec_steps(room, model)
     sharing = Counter(names for _, names in wanted)
     return [
-        _make_task(room, number, device, names, bases[names], trained=model.precisions, sharing=sharing[names])
+        _make_task(
+            room, number, device, names, bases[names], trained=model.precisions, steps=steps, sharing=sharing[names]
+        )
         for device, names in wanted
     ]
 
@@ -120,8 +124,25 @@ def _make_bases(room: Room, number: int, model: Model, wanted: Collection[str]) 
     }
 
 
+def _codec_steps(room: Room, model: Model) -> tuple[float, ...]:
+    """What is announced for a recipe that takes steps; nothing before the first round."""
+    if not Recipe.parse(room.job.recipe).takes_steps or not model.version:
+        return ()
+    with room.store.reading() as session:
+        before = session.scalar(select(Model).where(Model.version < model.version).order_by(Model.version.desc()))
+    return () if before is None else announced(versions.load(room, before), versions.load(room, model))
+
+
 def _make_task(
-    room: Room, number: int, device: Device, names: str, base: BaseModel, *, trained: Collection[str], sharing: int
+    room: Room,
+    number: int,
+    device: Device,
+    names: str,
+    base: BaseModel,
+    *,
+    trained: Collection[str],
+    steps: tuple[float, ...],
+    sharing: int,
 ) -> Task:
     offer = Offer(
         task=secrets.token_hex(16),
@@ -143,6 +164,7 @@ def _make_task(
         table=room.job.network.digest,
         codec_seed=codec_seed(room.job, number),
         steps=base.steps,
+        codec_steps=steps,
         broadcast=sharing > 1 and base.newest_bytes <= MAX_BROADCAST_BYTES,
     )
     return Task(

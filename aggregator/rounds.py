@@ -269,7 +269,7 @@ def merge_journal(room: Room, current: Round) -> GlobalModel:
         base = versions.load(room, session.get_one(Model, current.base_version))
         rows = select(Update.digest, Update.samples).where(Update.round == current.number, Update.accepted)
         journal = session.execute(rows.order_by(Update.task)).all()
-    total = PartialSum(base.architecture)
+    total = PartialSum(base.architecture, vote=room.job.vote)
     for digest, samples in journal:
         total.add(read(room.blobs.get(digest)), samples)
     return total.finish(base)

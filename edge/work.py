@@ -170,7 +170,7 @@ class Workshop:
         residual = self.residuals.load(offer.architecture, offer.round)
         rng = np.random.default_rng(_seed(offer, self.device, "rounding"))
         try:
-            payload, residual = encode_with_feedback(header, trained.result.tensors, residual, rng)
+            payload, residual = encode_with_feedback(header, trained.result.tensors, residual, rng, offer.codec_steps)
         except LocalProtocolError as error:
             raise Refusal(DeclineReason.TRAINING_FAILED, f"training diverged: {error}") from error
         manifest = Manifest(

@@ -23,6 +23,8 @@ ROUND = Int(0, 1 << 31)
 MAX_CHUNKS: Final = 1 << 14
 """64 kB chunks of the largest payload allowed, 1 GiB."""
 MAX_PAYLOAD_BYTES: Final = 1 << 30
+MAX_CODEC_STEPS: Final = 256
+"""Weight tensors of the largest network, several times over."""
 MAX_STEPS: Final = 32
 """In an offer. One of 32 rounds ago rarely is less to fetch than the whole model."""
 
@@ -138,7 +140,8 @@ class Offer:
     only: moments and activation steps. `table` is the digest of the architecture's table, empty if the aggregator
     tells none. `nonce` comes back in the manifest and binds the update to this offer.
     `deadline_s` counts from the moment the offer arrives, so that the device's clock does not matter. `codec_seed` is
-    the same for all devices of a round and goes into the payload's header. `steps` lead to the base from earlier ones;
+    the same for all devices of a round and goes into the payload's header; so are `codec_steps`, one for each weight
+    tensor, which the recipe `stosign` takes for its own. `steps` lead to the base from earlier ones;
     whoever holds one of these may take them instead of the whole. With `broadcast`, `newest` is published to all
     devices of this `precision` as soon as every offer is out.
     """
@@ -163,6 +166,7 @@ class Offer:
     codec_seed: int = key(18, Int(0, (1 << 32) - 1), default=0)
     steps: tuple[Step, ...] = key(19, Sequence(Record(Step), MAX_STEPS), default=())
     broadcast: bool = key(20, Flag(), default=False)
+    codec_steps: tuple[float, ...] = key(21, Sequence(Real(0, 1e30), MAX_CODEC_STEPS), default=())
 
     @property
     def newest(self) -> Step:

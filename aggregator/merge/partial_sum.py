@@ -8,6 +8,10 @@ from Decentralized Data", AISTATS 2017, arXiv 1602.05629. With deltas Δ_k of de
 Floating-point sums depend on their order; integer sums do not (`fixed_point`): any grouping, on any machine, gives the
 same bits.
 
+In a vote, weights move by the sign that the majority of pictures has, scaled by the mean of the scales, so that no
+device's scale counts for its sign (J. Bernstein, J. Zhao, K. Azizzadenesheli, A. Anandkumar, "signSGD with Majority
+Vote is Communication Efficient and Fault Tolerant", ICLR 2019, arXiv 1810.05291).
+
 Shared tensors (weights, gains, offsets, biases) are averaged over all devices, a precision's steps over the devices
 that sent its profile; steps are logarithms, so theirs is a geometric mean. Moments are pooled exactly from counts,
 sums and squares: with N = Σ n_k pictures,
@@ -61,15 +65,15 @@ class PartialSum:
         sums: of what is small.
     """
 
-    def __init__(self, architecture: str, kernel: Kernel | None = None) -> None:
-        """`kernel` instead of the one that is chosen for the process."""
+    def __init__(self, architecture: str, kernel: Kernel | None = None, *, vote: bool = False) -> None:
+        """`kernel` instead of the one that is chosen for the process; `vote` for updates of one bit a weight only."""
         self.architecture = architecture
         self._kernel = kernel or available()[chosen()]
         self.samples = 0
         self.samples_of: dict[str, int] = {}
         self.pictures_of: dict[str, int] = {}
         self.sums: dict[Key, TensorSum] = {}
-        self.weights = WeightSums(_shared_layout(architecture).weights, self._kernel)
+        self.weights = WeightSums(_shared_layout(architecture).weights, self._kernel, vote=vote)
 
     def add(self, update: CodedPayload, samples: int) -> None:
         """Add one update.

@@ -26,11 +26,11 @@ _PLANES: Final = 8
 
 
 class RunSum:
-    """The sum of runs that lie alike and, if they are rotated, were rotated with one seed."""
+    """The sum of runs that lie alike and, if rotated, were rotated with one seed; in a vote, of signs alone."""
 
-    def __init__(self, layout: RunLayout, kernel: Kernel) -> None:
+    def __init__(self, layout: RunLayout, kernel: Kernel, *, vote: bool) -> None:
         self.layout = layout
-        self._kernel = kernel
+        self._kernel, self._vote = kernel, vote
         self._sum: Int64 | None = None
         self._counters: dict[bytes, Counter] = {}
         self._waiting: list[tuple[Int64, UInt8]] = []
@@ -38,7 +38,8 @@ class RunSum:
     def add(self, run: SignRun, samples: int) -> None:
         """One update's."""
         coefficients_P = np.zeros(self.layout.sizes_P.size, dtype=np.int64)
-        coefficients_P[self.layout.scaled_P] = scaled(run.scales_B, DELTA_BITS).astype(np.int64) * samples
+        scales_B = np.ones_like(run.scales_B) if self._vote else scaled(run.scales_B, DELTA_BITS)
+        coefficients_P[self.layout.scaled_P] = scales_B.astype(np.int64) * samples
         self._waiting.append((coefficients_P, run.packed))
         if len(self._waiting) == GROUP:
             self._flush()

@@ -28,9 +28,9 @@ class WeightSums:
         runs: sums of runs, by the seed of their rotation, or `PLAIN`.
     """
 
-    def __init__(self, specs: Sequence[TensorSpec], kernel: Kernel) -> None:
+    def __init__(self, specs: Sequence[TensorSpec], kernel: Kernel, *, vote: bool) -> None:
         self._specs = tuple(specs)
-        self._kernel = kernel
+        self._kernel, self._vote = kernel, vote
         self.bounds_S: Int64 = np.zeros(len(self._specs), dtype=np.int64)
         self.apart: dict[str, TensorSum] = {}
         self.runs: dict[int, RunSum] = {}
@@ -63,10 +63,14 @@ class WeightSums:
             if spec.name in other.apart:
                 self._sum_of(spec).merge(other.apart[spec.name])
         for seed, run_sum in other.runs.items():
-            self.runs.setdefault(seed, RunSum(run_sum.layout, self._kernel)).merge(run_sum)
+            self.runs.setdefault(seed, RunSum(run_sum.layout, self._kernel, vote=self._vote)).merge(run_sum)
 
     def moved(self, base: Tensors, samples: int) -> Tensors:
-        """The base's weights plus the averages over so many samples."""
+        """The base's weights plus the averages over so many samples.
+
+        In a vote, plus the sign that more samples have, times the average of the scales, which is the bound over the
+        samples; where it is a tie, the base's.
+        """
         divisor = samples * 2.0**DELTA_BITS
         return {
             spec.name: self._moved(index, spec, base[spec.name].reshape(-1), divisor).reshape(spec.shape)
@@ -76,7 +80,7 @@ class WeightSums:
     def _moved(self, index: int, spec: TensorSpec, base_N: Float32, divisor: float) -> Float32:
         moved_N = np.empty(spec.size, dtype=np.float32)
         whole, seeds = self.runs.get(PLAIN), sorted(self.runs.keys() - {PLAIN})
-        if whole is not None and not seeds and not self.apart and whole.looks_up():
+        if whole is not None and not seeds and not self.apart and not self._vote and whole.looks_up():
             whole.look_up(moved_N, base_N, index, divisor)
             return moved_N
         sum_N = self.apart[spec.name].settled() if spec.name in self.apart else None
@@ -89,6 +93,8 @@ class WeightSums:
             value_P = total_P.astype(np.float64)
             for seed in seeds:
                 value_P += self.runs[seed].unrotated(index, part, size)[: value_P.size]
+            if self._vote:
+                value_P = np.sign(value_P) * float(self.bounds_S[index])
             self._kernel.move(moved_N[here], base_N[here], value_P, divisor)
         return moved_N
 
@@ -100,7 +106,7 @@ class WeightSums:
     def _run_sum(self, run: SignRun, seed: int) -> RunSum:
         key = seed if run.layout.rotated else PLAIN
         if key not in self.runs:
-            self.runs[key] = RunSum(run.layout, self._kernel)
+            self.runs[key] = RunSum(run.layout, self._kernel, vote=self._vote)
         return self.runs[key]
 
 

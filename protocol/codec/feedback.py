@@ -17,6 +17,7 @@ A residual is about the model it was left from. Others move that model while the
 round the device misses, and after `MAX_AGE_ROUNDS` it is dropped.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -35,7 +36,7 @@ _SPEED: Final = "momentum/"
 
 
 def encode_with_feedback(
-    header: Header, tensors: Tensors, residual: Tensors, rng: np.random.Generator
+    header: Header, tensors: Tensors, residual: Tensors, rng: np.random.Generator, steps: Sequence[float] = ()
 ) -> tuple[bytes, Tensors]:
     """Encode `tensors` plus `residual`.
 
@@ -44,18 +45,19 @@ def encode_with_feedback(
         tensors: the update.
         residual: what the last call returned; missing names count as zero.
         rng: for stochastic rounding.
+        steps: as for `payload.encode`.
 
     Returns:
         The payload, and the next residual (empty without feedback).
     """
     feedback = Recipe.parse(header.recipe).feedback
     if not feedback:
-        return encode(header, tensors, rng), {}
+        return encode(header, tensors, rng, steps), {}
     weights = [spec.name for spec in header.specs if spec.role is Role.WEIGHT]
     zero, factor = np.float32(0), np.float32(MOMENTUM if feedback == "dgc" else 0)
     speed = {name: tensors[name] + factor * residual.get(_SPEED + name, zero) for name in weights}
     corrected = tensors | {name: speed[name] + residual.get(name, zero) for name in weights}
-    payload = encode(header, corrected, rng)
+    payload = encode(header, corrected, rng, steps)
     sent = decode(payload).tensors
     left = {name: corrected[name] - sent[name] for name in weights}
     if factor:

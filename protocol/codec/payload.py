@@ -9,7 +9,7 @@ What calibration measured has the same form, without the shared tensors.
 """
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import lru_cache
@@ -27,6 +27,7 @@ from protocol.codec.layout import Layout, layout_of
 from protocol.codec.recipe import Recipe
 from protocol.codec.rotation import stream
 from protocol.codec.run import RunLayout, SignRun
+from protocol.codec.stochastic_sign import StochasticSign
 from protocol.codec.together import GroupCodec
 from protocol.errors import LocalProtocolError, Malformed, RemoteProtocolError, Unsupported
 from protocol.precision import Float32, Precision, join, parse_several
@@ -134,28 +135,38 @@ class CodedPayload:
         return np.array([self.apart[spec.name].peak() for spec in self.header.layout.weights], dtype=np.float64)
 
 
-def encode(header: Header, tensors: Tensors, rng: np.random.Generator) -> bytes:
+def encode(header: Header, tensors: Tensors, rng: np.random.Generator, steps: Sequence[float] = ()) -> bytes:
     """Encode the tensors of one model.
 
     Args:
         header: names architecture, recipe, precision, content and the pictures behind the moments.
         tensors: every tensor of `header.specs`, finite float32 in its shape.
         rng: for stochastic rounding.
+        steps: announced for `stosign`, one for each weight; without them each weight takes its own.
 
     Raises:
-        LocalProtocolError: a tensor is missing, has another shape or is not finite.
+        LocalProtocolError: a tensor is missing, has another shape or is not finite, or there are steps for another
+            number of weights.
     """
     packed, plan = msgpack.packb(to_map(header)), _plan(header)
     body: list[bytes | memoryview] = []
-    for spec, _, seed in plan.seeded:
-        body.append(plan.weights.encode(_checked(tensors, spec), rng, seed))
-    for specs, sizes_S, codec in (
+    for (spec, _, seed), codec in zip(plan.seeded, _codecs(plan, steps), strict=True):
+        body.append(codec.encode(_checked(tensors, spec), rng, seed))
+    for specs, sizes_S, group in (
         (plan.layout.deltas, plan.layout.delta_sizes, plan.deltas),
         (plan.layout.absolutes, plan.layout.absolute_sizes, plan.absolutes),
     ):
         if specs:
-            body.append(codec.encode(np.concatenate([_checked(tensors, spec) for spec in specs]), sizes_S, rng))
+            body.append(group.encode(np.concatenate([_checked(tensors, spec) for spec in specs]), sizes_S, rng))
     return b"".join([MAGIC, struct.pack("<BH", VERSION, len(packed)), packed, *body])
+
+
+def _codecs(plan: "_Plan", steps: Sequence[float]) -> list[TensorCodec]:
+    if not steps or not isinstance(plan.weights, StochasticSign):
+        return [plan.weights] * len(plan.seeded)
+    if len(steps) != len(plan.seeded):
+        raise LocalProtocolError(f"{len(steps)} steps for {len(plan.seeded)} weights: expected as many")
+    return [StochasticSign(step) for step in steps]
 
 
 def decode(data: bytes | memoryview) -> Payload:

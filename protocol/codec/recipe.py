@@ -124,6 +124,16 @@ class Recipe:
         return self.quantizer == "eden"
 
     @property
+    def takes_steps(self) -> bool:
+        """Whether weights take steps that are announced."""
+        return self.quantizer == "stosign"
+
+    @property
+    def is_one_bit(self) -> bool:
+        """Whether every weight travels as a sign."""
+        return self.quantizer in ("sign", "stosign") and not self.is_sparse
+
+    @property
     def without_feedback(self) -> Self:
         """The same codec for what leaves no residual, such as a calibration."""
         return replace(self, feedback="")

@@ -94,7 +94,7 @@ def _start_aggregator(plot: Plot, children: Children, held_out: Path) -> Child:
     job = {
         "architecture": plot.network.spec,
         "rounds": plot.rounds,
-        "downlink": "uniform:8",
+        "downlink": "delta:eden:4",
         "epochs": 3,
         "learning_rate": 0.1,
         "learning_rate_decay": 0.8,

@@ -82,6 +82,10 @@ def simulate(
         str | None,
         typer.Option(help="How updates are coded: fp32, sign, eden:1, stc:0.01, …; ef+ keeps what was left out."),
     ] = None,
+    vote: Annotated[
+        bool | None,
+        typer.Option("--vote/--no-vote", help="Move by the majority's sign, with recipes sign and stosign."),
+    ] = None,
     downlink: Annotated[
         str | None,
         typer.Option(
@@ -145,6 +149,7 @@ def simulate(
         "decay": decay,
         "augment": augment,
         "recipe": recipe or chosen.get("recipe"),
+        "vote": vote,
         "downlink": downlink or chosen.get("downlink"),
         "evaluate": tuple(evaluate.split(",")) if evaluate else None,
         "last": last,

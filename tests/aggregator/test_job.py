@@ -101,3 +101,10 @@ def test_a_method_whose_networks_are_not_exported_is_for_simulations(method: str
 def test_a_width_that_nested_codes_do_not_have_is_refused_before_anything_is_trained() -> None:
     with pytest.raises(ValueError, match="job precisions: precision W7A8: nested codes have"):
         replace(JOB, architecture=f"{JOB.architecture},codes=nested", precisions=(Precision(7, 8),))
+
+
+@pytest.mark.parametrize("recipe", ["eden:1", "stc:0.1", "uniform:1", "fp32"])
+def test_a_vote_is_for_updates_of_one_bit(recipe: str) -> None:
+    assert replace(JOB, recipe="ef+sign", vote=True).vote
+    with pytest.raises(ValueError, match=r"job vote = True: expected false with recipe"):
+        replace(JOB, recipe=recipe, vote=True)

@@ -304,3 +304,40 @@ def test_compiled_and_plain_loops_give_the_same_model(updates: list[Update]) -> 
             held.add(coded(one_header, tensors), samples)
         merged.append(held.finish(BASE).to_bytes())
     assert merged[0] == merged[1]
+
+
+# --- votes ---
+
+
+@pytest.mark.parametrize("kernel", available())
+@pytest.mark.parametrize("recipe", ["sign", "stosign"])
+def test_a_vote_moves_by_the_sign_that_more_pictures_have(recipe: str, kernel: str) -> None:
+    """By hand from what was decoded; the scale of one device is a thousand times the others' and turns no sign."""
+    several = [update("W4A8", seed, samples, recipe=recipe) for seed, samples in enumerate((30, 10, 25, 40, 15))]
+    several[3] = (several[3][0], {name: 1000 * values for name, values in several[3][1].items()}, 40)
+    total = PartialSum(SMALL.spec, available()[kernel], vote=True)
+    payloads = [encode(head, tensors, np.random.default_rng(0)) for head, tensors, _ in several]
+    for payload, (_, _, samples) in zip(payloads, several, strict=True):
+        total.add(read(payload), samples)
+    model = total.finish(BASE)
+    sent, weights = [decode(payload).tensors for payload in payloads], [samples for _, _, samples in several]
+    for spec in several[0][0].layout.weights:
+        votes = sum(n * np.sign(tensors[spec.name]) for n, tensors in zip(weights, sent, strict=True))
+        scale = sum(n * np.abs(tensors[spec.name]).max() for n, tensors in zip(weights, sent, strict=True)) / 120
+        wanted = BASE.shared[spec.name] + scale * np.sign(votes)
+        np.testing.assert_allclose(model.shared[spec.name], wanted, atol=1e-5)
+    gain = several[0][0].layout.deltas[0].name
+    mean = sum(n * tensors[gain] for n, tensors in zip(weights, sent, strict=True)) / 120
+    np.testing.assert_allclose(model.shared[gain], BASE.shared[gain] + mean, atol=1e-5)
+
+
+def test_votes_in_parts_are_the_vote_of_all() -> None:
+    several = [update("W4A8", seed, 10, recipe="sign") for seed in range(21)]
+    parts = [PartialSum(SMALL.spec, vote=True) for _ in range(3)]
+    whole = PartialSum(SMALL.spec, vote=True)
+    for number, (head, tensors, samples) in enumerate(several):
+        parts[number % 3].add(coded(head, tensors), samples)
+        whole.add(coded(head, tensors), samples)
+    parts[2].merge(parts[0])
+    parts[2].merge(parts[1])
+    assert parts[2].finish(BASE).to_bytes() == whole.finish(BASE).to_bytes()

@@ -199,9 +199,9 @@ def example_state() -> State:
 
 def test_a_checkpoint_brings_every_bit_back() -> None:
     chain = Chain(b"state", (Step(b"", b"\1" * 32, 5), Step(b"\2" * 32, b"\3" * 32, 6)), {4: b"\2" * 32})
-    state = replace(example_state(), chain=chain)
+    state = replace(example_state(), chain=chain, steps=(0.1, 1 / 3))
     back = State.from_bytes(state.to_bytes())
-    assert back.chain == chain
+    assert (back.chain, back.steps) == (chain, (0.1, 1 / 3))
     assert back.to_bytes() == state.to_bytes()
     assert (back.loss, back.accuracy, back.up_bytes, back.wall_s) == (
         (2.3, 1.1),
@@ -408,6 +408,7 @@ def test_options_replace_the_tier_and_what_follows_from_it() -> None:
         ({"network": "cnn5:width=1"}, "cnn5"),
         ({"recipe": "zip"}, "recipe 'zip'"),
         ({"rounds": 0}, "rounds = 0"),
+        ({"vote": None, "recipe": "eden:1"}, "vote = True"),
         ({"evaluate": "fp32,fp32"}, "each once"),
         ({"devices": 3, "sampled": 4}, "sampled = 4"),
         ({"seeds": "0,x"}, "seeds 0,x"),
@@ -418,7 +419,10 @@ def test_options_replace_the_tier_and_what_follows_from_it() -> None:
 def test_a_wrong_option_is_named(
     options: dict[str, str], complaint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spelled = [f"--{name}={value}" for name, value in {"folder": tmp_path, **options}.items()]
+    spelled = [
+        f"--{name}={value}" if value is not None else f"--{name}"
+        for name, value in {"folder": tmp_path, **options}.items()
+    ]
     monkeypatch.setattr(sys, "argv", ["simulate", *spelled])
     handler = signal.getsignal(signal.SIGTERM)
     try:

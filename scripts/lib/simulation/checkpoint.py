@@ -54,6 +54,7 @@ class State:
         calibration_bytes: of all updates of one calibration.
         wall_s: spent so far.
         chain: what the devices hold, where the base model comes down by steps.
+        steps: announced for the next round, where the recipe takes any.
     """
 
     model: GlobalModel
@@ -65,6 +66,7 @@ class State:
     calibration_bytes: int = 0
     wall_s: float = 0.0
     chain: Chain = field(default_factory=Chain)
+    steps: tuple[float, ...] = ()
 
     @property
     def number(self) -> int:
@@ -81,6 +83,7 @@ class State:
             "calibration_bytes": self.calibration_bytes,
             "wall_s": self.wall_s,
             "chain": self.chain.to_json(),
+            "steps": self.steps,
             "residual_of": {str(device): residual.number for device, residual in self.residuals.items()},
         }
         arrays: dict[str, Any] = {
@@ -114,8 +117,9 @@ class State:
                 device, _, tensor = name.partition("/")
                 residuals[int(device)].tensors[tensor] = values
             accuracy = {name: tuple(values) for name, values in history.pop("accuracy").items()}
-            loss, up_bytes, down_bytes = (tuple(history.pop(name)) for name in ("loss", "up_bytes", "down_bytes"))
-            return cls(model, residuals, accuracy, loss, up_bytes, down_bytes, **history, chain=chain)
+            lists = ("loss", "up_bytes", "down_bytes", "steps")
+            loss, up_bytes, down_bytes, steps = (tuple(history.pop(name)) for name in lists)
+            return cls(model, residuals, accuracy, loss, up_bytes, down_bytes, **history, chain=chain, steps=steps)
         except _DAMAGED as error:
             raise SimulationError(f"checkpoint of {len(data)} bytes cannot be read: {error}") from error
 

@@ -4,6 +4,7 @@ Both functions run in a worker process. Whatever is random follows from the run'
 it is the same in whichever process, and again after an interruption.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from edge.data import Dataset
@@ -56,8 +57,8 @@ class Update:
     residual: Tensors
 
 
-def learn(order: Order, residual: Tensors) -> Update:
-    """Train one round and encode the update.
+def learn(order: Order, residual: Tensors, steps: Sequence[float] = ()) -> Update:
+    """Train one round and encode the update, with the steps that were announced, if any.
 
     Moments are not measured: nothing reads them before the calibration that precedes a judgement.
 
@@ -71,7 +72,7 @@ def learn(order: Order, residual: Tensors) -> Update:
     seed = seed_of(setup.seed, order.number, "codec") & MAX_SEED if recipe.is_seeded else 0
     header = replace(base.header, recipe=str(recipe), content=Content.DELTA, pictures=0, seed=seed)
     rng = generator(setup.seed, order.number, f"rounding {order.device}")
-    payload, residual = encode_with_feedback(header, result.tensors, residual, rng)
+    payload, residual = encode_with_feedback(header, result.tensors, residual, rng, steps)
     return Update(payload, result.report.samples, result.report.loss, residual)
 
 

@@ -13,12 +13,14 @@ from dataclasses import replace
 
 from aggregator.merge import MergeError, PartialSum
 from aggregator.model import GlobalModel
+from aggregator.steps import announced
 from edge.training.task import TrainerError
 from export.errors import ExportError
 from protocol import networks
 from protocol.architecture import Tensors
 from protocol.codec.feedback import aged
 from protocol.codec.payload import read
+from protocol.codec.recipe import Recipe
 from protocol.errors import ProtocolError
 from protocol.method import Method
 from protocol.precision import MAX_PROFILES, Precision
@@ -57,10 +59,13 @@ def learn(setup: Setup, state: State, crew: Crew, tick: Callable[[], None]) -> S
     base, chain, down_bytes = lowered(setup, state.model, state.chain, number, devices)
     fresh = number == 1 and Method.parse(setup.method).learns_steps
     orders = [Order(setup, number, index, base, fresh, crew.processor) for index in devices]
-    answers = [(order.device, crew.submit(device.learn, order, _residual(state, order))) for order in orders]
+    answers = [
+        (order.device, crew.submit(device.learn, order, _residual(state, order), state.steps)) for order in orders
+    ]
     for _, answer in answers:
         answer.add_done_callback(lambda _: tick())
-    merged, updates = _merged(state.model.architecture, answers, number)
+    merged, updates = _merged(state.model.architecture, answers, number, vote=setup.vote)
+    model = merged.finish(state.model)
     residuals = {
         index: Residual(number, update.residual)
         for index, update in zip(devices, updates, strict=True)
@@ -68,7 +73,8 @@ def learn(setup: Setup, state: State, crew: Crew, tick: Callable[[], None]) -> S
     }
     return replace(
         state,
-        model=merged.finish(state.model),
+        model=model,
+        steps=announced(state.model, model) if Recipe.parse(setup.recipe).takes_steps else (),
         residuals={**state.residuals, **residuals},
         loss=(*state.loss, sum(update.loss * update.samples for update in updates) / merged.samples),
         up_bytes=(*state.up_bytes, sum(len(update.payload) for update in updates)),
@@ -138,9 +144,11 @@ def _parts(precisions: Sequence[Precision]) -> list[Sequence[Precision]]:
     return [precisions[start : start + MAX_PROFILES] for start in range(0, len(precisions), MAX_PROFILES)]
 
 
-def _merged(architecture: str, answers: Sequence[Answer], number: int) -> tuple[PartialSum, list[Update]]:
+def _merged(
+    architecture: str, answers: Sequence[Answer], number: int, *, vote: bool = False
+) -> tuple[PartialSum, list[Update]]:
     """All updates added up, and each, in the order of `answers`."""
-    merged, updates = PartialSum(architecture), []
+    merged, updates = PartialSum(architecture, vote=vote), []
     for index, answer in answers:
         try:
             update = answer.result()

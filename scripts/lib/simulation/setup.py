@@ -37,6 +37,7 @@ class Setup:
         evaluate: precisions at which the global model is judged.
         last: in how many of the last rounds; their mean is the accuracy of the run.
         judged: in how many of the last rounds in any case, to see it learn; 0 for no more than `last`.
+        vote: whether weights move by the majority's sign, for updates of one bit a weight.
         calibration_pictures: how many pictures each device measures moments over before the model is judged.
         seed: of first weights, deal, sampling, order and rounding.
     """
@@ -62,6 +63,7 @@ class Setup:
     calibration_pictures: int = 256
     seed: int = 0
     judged: int = 0
+    vote: bool = False
 
     def __post_init__(self) -> None:
         networks.parse(self.network)
@@ -73,6 +75,9 @@ class Setup:
             Precision.parse(name)
         _check("rounds", self.rounds, self.rounds >= 1, "1 or more")
         _check("last", self.last, 1 <= self.last <= self.rounds, f"1 to the number of rounds, {self.rounds}")
+        _check(
+            "vote", self.vote, Recipe.parse(self.recipe).is_one_bit or not self.vote, "false, or recipe sign or stosign"
+        )
         _check("judged", self.judged, 0 <= self.judged <= self.rounds, f"0 to the number of rounds, {self.rounds}")
         _check("devices", self.devices, self.devices >= 1, "1 or more")
         _check("sampled", self.sampled, 1 <= self.sampled <= self.devices, f"1 to the devices, {self.devices}")
