@@ -41,10 +41,12 @@ def test_quality_of_service_is_one_for_what_matters_and_zero_for_telemetry(
 ) -> None:
     """BF-004."""
     said, _ = heard
-    by_kind = {message.topic.split("/")[-1] == "tele": set[int]() for message in said}
+    may_be_lost = {True: set[int](), False: set[int]()}
     for message in said:
-        by_kind[message.topic.split("/")[-1] == "tele"].add(message.qos)
-    assert by_kind == {True: {0}, False: {1}}
+        lossy = message.topic.endswith("/tele") or message.topic.startswith(f"{ROOT}/model/")
+        may_be_lost[lossy].add(message.qos)
+    assert may_be_lost == {True: {0}, False: {1}}
+    assert any(message.topic.startswith(f"{ROOT}/model/") for message in said), "BF-034"
 
 
 def test_only_small_state_is_retained(heard: tuple[list[MQTTMessage], list[MQTTMessage]]) -> None:
@@ -62,9 +64,11 @@ def test_chunks_are_never_larger_than_agreed(heard: tuple[list[MQTTMessage], lis
     chunks = [message for message in said if "/c/" in message.topic]
     assert chunks
     assert max(len(message.payload) for message in chunks) <= DEFAULT_CHUNK_BYTES
+    topics = Topics("chaos")
     for message in said:
-        if not message.topic.startswith(f"{ROOT}/srv/") and message.topic.split("/")[5] not in {"offer", "rx"}:
-            Topics("chaos").parse_upward(message.topic)
+        from_above = message.topic.startswith(f"{ROOT}/srv/") or message.topic.split("/")[5] in {"offer", "rx"}
+        if topics.parse_model(message.topic) is None and not from_above:
+            topics.parse_upward(message.topic)
 
 
 @pytest.mark.parametrize("time_ms", [0, (1 << 62) - 1])

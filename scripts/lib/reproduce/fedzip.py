@@ -55,11 +55,19 @@ EQUAL: Final = at_least(0.0)
 
 @dataclass(frozen=True)
 class Way:
-    """How updates travel, both ways, and for how many times FedAvg's rounds."""
+    """How updates travel.
+
+    Attributes:
+        recipe: of updates.
+        downlink: of models.
+        rounds: times FedAvg's; the learning rate falls as far in all of them as it does in FedAvg's.
+        rate: times FedAvg's learning rate, where another suits it better.
+    """
 
     recipe: str
     downlink: str = "fp32"
     rounds: int = 1
+    rate: float = 1.0
 
 
 WAYS: Final = {
@@ -71,10 +79,14 @@ WAYS: Final = {
     "DGC": Way("dgc+topk:0.001", rounds=2),
     "STC": Way("ef+stc:0.0025", rounds=2),
     HALF: Way("ef+stc:0.01+rc"),
-    BEST: Way("ef+stc:0.002+rc", "delta:topk:0.02", rounds=2),
+    BEST: Way("ef+stc:0.0023+rc", "delta:topk:0.02", rounds=2),
     STRETCH: Way("ef+stc:0.001+rc", "delta:topk:0.01", rounds=2),
 }
-ON_F1: Final = {FLOAT: WAYS[FLOAT], FAITHFUL: WAYS[FAITHFUL], BEST: Way("ef+stc:0.003+rc", "delta:topk:0.02", rounds=2)}
+ON_F1: Final = {
+    FLOAT: WAYS[FLOAT],
+    FAITHFUL: WAYS[FAITHFUL],
+    BEST: Way("ef+stc:0.004+rc", "delta:topk:0.05", rounds=2, rate=0.5),
+}
 ON_SMOKE: Final = {name: replace(WAYS[name], rounds=1) for name in (FLOAT, FAITHFUL, BEST)}
 BY_TIER: Final = {"z": WAYS, "f1": ON_F1, "smoke": ON_SMOKE}
 CODERS: Final = ("", "+huffman", "+rc")
@@ -97,7 +109,9 @@ class Fedzip(Study):
         for label, way in BY_TIER[tier].items():
             usual = tier_setup(tier, seed, NETWORKS[tier], method="fp32", recipe=way.recipe, downlink=way.downlink)
             rounds = way.rounds * usual.rounds
-            yield Run(tier, label, replace(usual, rounds=rounds, judged=0 if tier == "smoke" else rounds))
+            rate, decay = way.rate * usual.learning_rate, usual.decay ** (1 / way.rounds)
+            judged = 0 if tier == "smoke" else rounds
+            yield Run(tier, label, replace(usual, rounds=rounds, learning_rate=rate, decay=decay, judged=judged))
 
     def examine(self, run: Run, model: GlobalModel) -> dict[str, Any]:
         """The faithful recipe on one more update of a device: what its authors would charge, and real lengths."""
