@@ -6,7 +6,6 @@ state is a blob itself, so that whoever holds none of the others can fetch it wh
 
 import logging
 from dataclasses import dataclass
-from hashlib import sha256
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -45,12 +44,12 @@ def make(room: Room, number: int, names: str, master: GlobalModel, seed: int) ->
     with room.store.reading() as session:
         newest = _newest(session, names)
     if newest is None or newest.round != number:
-        state = _state(room, newest)
+        before, state = _held(room, newest)
         payload, after = next_step(master, precisions, state, downlink.recipe, seed)
         newest = BaseStep(
             precision=names,
             round=number,
-            before="" if state is None else sha256(state).hexdigest(),
+            before=before,
             digest=room.blobs.put(payload),
             payload_bytes=len(payload),
             state=room.blobs.put(after),
@@ -67,15 +66,15 @@ def _newest(session: Session, names: str) -> BaseStep | None:
     return session.scalar(rows.order_by(BaseStep.id.desc()).limit(1))
 
 
-def _state(room: Room, newest: BaseStep | None) -> bytes | None:
-    """What devices hold, None to begin anew: also where it was lost, since a new beginning costs only bytes."""
+def _held(room: Room, newest: BaseStep | None) -> tuple[str, bytes | None]:
+    """What devices hold, and its name; nothing to begin anew: also where it was lost, which costs only bytes."""
     if newest is None:
-        return None
+        return "", None
     try:
-        return room.blobs.get(newest.state)
+        return newest.state, room.blobs.get(newest.state)
     except BlobError as error:
         log.warning("base model at %s: %s; devices fetch a new one whole", newest.precision, error)
-        return None
+        return "", None
 
 
 def _steps(session: Session, newest: BaseStep) -> tuple[Step, ...]:

@@ -9,16 +9,14 @@ from collections.abc import Iterator
 from sqlalchemy.orm import Session
 
 from aggregator.blobs import BlobError
-from aggregator.planning import OPEN_TASKS, tasks_of
+from aggregator.planning import OPEN_TASKS, offer_of, tasks_of
 from aggregator.room import Room
 from protocol.chunks import DEFAULT_CHUNK_BYTES, chunk_at, chunk_count
-from protocol.messages import Offer
-from protocol.schema import from_map, unpack_map
 
 
 def packets(room: Room, session: Session, number: int) -> Iterator[tuple[str, bytes]]:
     """Topic and piece, one after the other, of everything that the open offers of a round call broadcast."""
-    offers = [from_map(Offer, unpack_map(task.offer)) for task in tasks_of(session, number) if task.state in OPEN_TASKS]
+    offers = [offer_of(task) for task in tasks_of(session, number) if task.state in OPEN_TASKS]
     for width, digest in sorted({(offer.precision, offer.newest.digest) for offer in offers if offer.broadcast}):
         try:
             payload = room.blobs.get(digest.hex())

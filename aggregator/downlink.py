@@ -11,7 +11,7 @@ from typing import Final, Self
 import numpy as np
 
 from aggregator.model import GlobalModel, base_payload
-from protocol.codec.payload import MAX_SEED, Content, Header, decode, encode
+from protocol.codec.payload import Content, Header, decode, encode, header_seed
 from protocol.codec.recipe import Recipe
 from protocol.errors import Unsupported
 from protocol.precision import Precision, join
@@ -87,8 +87,7 @@ def next_step(
         return payload, state_of(payload)
     # Feedback says that the error comes back next time, so that the codec may be biased and err less (`eden`).
     recipe = replace(recipe, feedback="ef")
-    drawn = seed & MAX_SEED if recipe.is_seeded else 0
-    header = Header(model.architecture, str(recipe), join(precisions), Content.DELTA, pictures=SOME, seed=drawn)
+    header = Header(model.architecture, str(recipe), join(precisions), Content.DELTA, SOME, header_seed(recipe, seed))
     tensors, held = model.tensors(*precisions), decode(state).tensors
     for spec in (*header.layout.weights, *header.layout.deltas):
         tensors[spec.name] = tensors[spec.name] - held[spec.name]

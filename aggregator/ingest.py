@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from aggregator import outbox, refusals
 from aggregator.merge import MergeError, check_headroom
-from aggregator.planning import codec_seed
+from aggregator.planning import codec_seed, offer_of
 from aggregator.room import Room
 from aggregator.rounds import ACCEPTING
 from aggregator.store import Round, Task, TaskState, Update
@@ -24,9 +24,8 @@ from aggregator.uploads import Upload
 from protocol.codec.coded import Dense
 from protocol.codec.payload import CodedPayload, Content, fp32_bytes, read, read_header
 from protocol.errors import Refusal, RemoteProtocolError
-from protocol.messages import Manifest, Need, Offer, Outcome, Receipt
+from protocol.messages import Manifest, Need, Outcome, Receipt
 from protocol.precision import parse_several
-from protocol.schema import from_map, unpack_map
 
 OVERHEAD_BYTES: Final = 4096
 """What a payload may have beyond four bytes a value: its header, and a range or scale for each tensor."""
@@ -175,8 +174,10 @@ def _require(found: str, expected: str, what: str, refusal: Refusal) -> None:
 
 def _require_steps(task: Task, payload: CodedPayload) -> None:
     """That an update takes the steps that were announced: others would not add up to whole multiples of them."""
-    steps = from_map(Offer, unpack_map(task.offer)).codec_steps
-    for (name, coded), step in zip(payload.weights.items(), steps, strict=False):
+    steps = offer_of(task).codec_steps
+    if not steps or payload.header.content is not Content.DELTA:
+        return
+    for (name, coded), step in zip(payload.weights.items(), steps, strict=True):
         if coded.peak() != float(np.float32(step)):
             raise RemoteProtocolError(
                 f"tensor {name} has step {coded.peak():g}: the offer announced {step:g}", Refusal.WRONG_RECIPE

@@ -16,7 +16,7 @@ import numpy as np
 
 from protocol import networks
 from protocol.architecture import PROFILE, Architecture, Tensors, TensorSpec
-from protocol.codec.payload import MAX_SEED, Content, Header, encode
+from protocol.codec.payload import Content, Header, encode, header_seed
 from protocol.codec.recipe import Recipe
 from protocol.errors import RemoteProtocolError
 from protocol.initial import derive_profile, initial_tensors
@@ -139,6 +139,6 @@ def base_payload(model: GlobalModel, precisions: Sequence[Precision], recipe: st
     Under a lossy recipe devices train from the decoded base and send deltas against it. The aggregator adds them to
     its exact master, so coding errors of the way down do not pile up over the rounds.
     """
-    drawn = seed & MAX_SEED if Recipe.parse(recipe).is_seeded else 0
+    drawn = header_seed(Recipe.parse(recipe), seed)
     header = Header(model.architecture, recipe, join(precisions), Content.WEIGHTS, pictures=0, seed=drawn)
     return encode(header, model.tensors(*precisions), np.random.default_rng(seed))

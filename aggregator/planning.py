@@ -180,9 +180,14 @@ def _make_task(
     )
 
 
+def offer_of(task: Task) -> Offer:
+    """What a device is offered in a task."""
+    return from_map(Offer, unpack_map(task.offer))
+
+
 def offer(session: Session, room: Room, task: Task, deadline_s: float, *, awaited: bool) -> None:
     """Post a task's offer with the time that is left; `awaited` holds the round and its broadcast until it is sent."""
-    kept = from_map(Offer, unpack_map(task.offer))
+    kept = offer_of(task)
     message = replace(kept, deadline_s=deadline_s, broadcast=kept.broadcast and awaited)
     topic = room.topics.device(task.device, "offer")
     expires_at = room.clock() + deadline_s

@@ -31,12 +31,20 @@ class Preset:
     precisions: tuple[Precision, ...] = ()
 
     @property
+    def learns_steps(self) -> bool:
+        """Whether its precisions are trained at; else models are quantized afterwards."""
+        return Method.parse(self.method).learns_steps
+
+    @property
+    def ways(self) -> dict[str, str]:
+        """How devices train and bytes travel, as a job and a simulation call it."""
+        return {"method": self.method, "recipe": self.recipe, "downlink": self.downlink}
+
+    @property
     def job(self) -> dict[str, Any]:
         """Its values among those of a job, as a configuration file would spell them."""
-        values = {"method": self.method, "recipe": self.recipe, "downlink": self.downlink}
-        learns = Method.parse(self.method).learns_steps
         named = {"precisions": list(map(str, self.precisions))} if self.precisions else {}
-        return values | named | ({} if learns else {"calibrate_last": True})
+        return self.ways | named | ({} if self.learns_steps else {"calibrate_last": True})
 
 
 _MANY: Final = tuple(Precision(bits, 8) for bits in (8, 6, 4, 3, 2, 1))

@@ -141,9 +141,9 @@ class Offer:
     tells none. `nonce` comes back in the manifest and binds the update to this offer.
     `deadline_s` counts from the moment the offer arrives, so that the device's clock does not matter. `codec_seed` is
     the same for all devices of a round and goes into the payload's header; so are `codec_steps`, one for each weight
-    tensor, which the recipe `stosign` takes for its own. `steps` lead to the base from earlier ones;
-    whoever holds one of these may take them instead of the whole. With `broadcast`, `newest` is published to all
-    devices of this `precision` as soon as every offer is out.
+    tensor, which the recipe `stosign` takes for its own. `steps` lead to the base from earlier ones; whoever holds one
+    of these may take them instead of the whole. With `broadcast`, `newest` is published to all devices of this
+    `precision` as soon as every offer is out.
     """
 
     task: str = key(1, TASK)

@@ -44,7 +44,7 @@ def moved(state: bytes, step: bytes) -> bytes:
     """
     payload = decode(step)
     if payload.header.content is Content.WEIGHTS:
-        return state_of(step)
+        return _written(payload)
     _require(payload.header, Content.DELTA)
     before = decode(state)
     if (before.header.architecture, before.header.precision) != (payload.header.architecture, payload.header.precision):

@@ -215,6 +215,11 @@ def _apart(plan: "_Plan", reader: Reader) -> dict[str, Coded]:
     return weights
 
 
+def header_seed(recipe: Recipe, seed: int) -> int:
+    """What a header says of a seed of any size: as much as it holds, 0 where the recipe draws nothing."""
+    return seed & MAX_SEED if recipe.is_seeded else 0
+
+
 def fp32_bytes(header: Header) -> int:
     """The length of a payload with these tensors at full precision."""
     plain = replace(header, recipe="fp32", seed=0)

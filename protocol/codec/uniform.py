@@ -4,8 +4,8 @@ D. Alistarh et al., "QSGD: Communication-Efficient SGD via Gradient Quantization
 arXiv 1610.02132; over [min, max] as in A. Reisizadeh et al., "FedPAQ", AISTATS 2020, arXiv 1909.13014.
 
 With R = max − min and step s = R/(2^b − 1), code = ⌊(v − min)/s + u⌋, u ~ U[0, 1): unbiased, the error of one value
-is below s and its variance at most s²/4. With feedback it need not be unbiased, and u = ½ halves the
-mean square error, from s²/6 to s²/12 where values spread evenly.
+is below s and its variance at most s²/4. With feedback it need not be unbiased, and u = ½ halves the mean
+square error, from s²/6 to s²/12 where values spread evenly.
 
 Layout: float32 min, float32 max, then the codes as the coder lays them out, by default `bitpack`.
 """

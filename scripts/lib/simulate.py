@@ -27,7 +27,6 @@ from simulation.tiers import TIERS, Tier
 from aggregator.presets import PRESETS
 from edge.files import write_atomic
 from protocol.errors import ProtocolError
-from protocol.method import Method
 from protocol.precision import join, parse_several
 
 FOLDER: Final = Path("simulations")
@@ -199,9 +198,7 @@ def _preset(name: str | None) -> dict[str, str]:
     if name not in PRESETS:
         raise SimulationError(f"preset {name!r}: expected one of {', '.join(PRESETS)}")
     preset = PRESETS[name]
-    values = {"method": preset.method, "recipe": preset.recipe, "downlink": preset.downlink}
-    learns = Method.parse(preset.method).learns_steps
-    return values | ({"precision": join(preset.precisions)} if learns else {})
+    return preset.ways | ({"precision": join(preset.precisions)} if preset.learns_steps else {})
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -250,19 +251,19 @@ def test_a_report_of_nothing_says_what_is_missing(tmp_path: Path) -> None:
     assert "f1.cnn4.W4A4.gap" in text
 
 
-def test_a_short_study_runs_to_its_report_and_is_not_run_again(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "reproduce", "fbq", "--quick", "--tier", "f1", "--seeds", "0", "--workers", "2"]
-    command += ["--only", "fp32,W1A32,fbq W2A32", "--folder", str(tmp_path)]
+def short(folder: Path, study: str, tier: str, only: str, *more: str, status: int = 0) -> str:
+    """Run the short form of some runs in a process of its own; what it printed."""
+    command = [sys.executable, "-m", "reproduce", study, "--quick", "--tier", tier, "--seeds", "0", "--workers", "2"]
+    command += ["--only", only, "--folder", str(folder), *more]
     paths = os.pathsep.join(map(str, (ROOT / "scripts" / "lib", ROOT)))
     environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "COLUMNS": "160"}
+    done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == status, done.stdout + done.stderr
+    return done.stdout
 
-    def run(*more: str, status: int = 0) -> str:
-        done = subprocess.run(
-            [*command, *more], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == status, done.stdout + done.stderr
-        return done.stdout
 
+def test_a_short_study_runs_to_its_report_and_is_not_run_again(tmp_path: Path) -> None:
+    run = partial(short, tmp_path, "fbq", "f1", "fp32,W1A32,fbq W2A32")
     assert "--only 'W9A32': expected a label or name" in run("--only", "W9A32", status=2)
     assert not list(tmp_path.iterdir())
     assert "W1A32" in run()
@@ -322,12 +323,7 @@ def test_ratios_are_those_of_real_bytes_and_saved_ones_of_both_ways() -> None:
 
 
 def test_the_study_of_fedzip_counts_twice_and_draws(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "reproduce", "fedzip", "--quick", "--tier", "z", "--seeds", "0", "--workers", "2"]
-    command += ["--only", f"{FLOAT},{FAITHFUL},best", "--folder", str(tmp_path)]
-    paths = os.pathsep.join(map(str, (ROOT / "scripts" / "lib", ROOT)))
-    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "COLUMNS": "160"}
-    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    short(tmp_path, "fedzip", "z", f"{FLOAT},{FAITHFUL},best")
     made = tmp_path / "quick"
     figures = {
         figure["name"].removeprefix("quick."): figure["value"]

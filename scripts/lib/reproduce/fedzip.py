@@ -23,15 +23,10 @@ from reproduce import plots
 from reproduce.accounting import charged
 from reproduce.figures import Bound, Examined, Gap, Spec, at_least, at_most, made
 from reproduce.results import Cell, Results
-from reproduce.run import TITLES, Run, tier_setup
+from reproduce.run import TIERS, TITLES, Run
 from reproduce.study import Study
 from reproduce.tables import NONE, Table
 
-NETWORKS: Final = {
-    "z": "fedzip-cnn:width=1,input=1x28x28,classes=10",
-    "f1": "cnn4:width=1,input=1x28x28,classes=10",
-    "smoke": "resnet18:width=0.125,stem=3x3,input=1x32x32,classes=10",
-}
 FLOAT: Final = "fp32"
 FAITHFUL: Final = "fedzip"
 BEST: Final = "best"
@@ -107,7 +102,7 @@ class Fedzip(Study):
     def runs(self, tier: str, seed: int) -> Iterator[Run]:
         """Every way of a tier."""
         for label, way in BY_TIER[tier].items():
-            usual = tier_setup(tier, seed, NETWORKS[tier], method="fp32", recipe=way.recipe, downlink=way.downlink)
+            usual = replace(TIERS[tier], seed=seed, method="fp32", recipe=way.recipe, downlink=way.downlink)
             rounds = way.rounds * usual.rounds
             rate, decay = way.rate * usual.learning_rate, usual.decay ** (1 / way.rounds)
             judged = 0 if tier == "smoke" else rounds
@@ -191,10 +186,8 @@ class Ratio:
 
     def figure(self, results: Results) -> Figure | None:
         """Mean over the seeds that both have."""
-        ours, theirs = _outcomes(results, self.tier, self.label), _outcomes(results, self.tier, self.against)
-        values = [
-            fmean(theirs[seed].up_bytes) / fmean(ours[seed].up_bytes) for seed in sorted(ours.keys() & theirs.keys())
-        ]
+        pairs = _pairs(results, self.tier, self.label, self.against)
+        values = [fmean(theirs.up_bytes) / fmean(ours.up_bytes) for ours, theirs in pairs]
         if not values:
             return None
         values = [1 / value for value in values] if self.inverse else values
@@ -213,17 +206,12 @@ class ToTarget:
 
     def figure(self, results: Results) -> Figure | None:
         """Mean over seeds; 0 for one that never gets there."""
-        ours, theirs = _outcomes(results, self.tier, self.label), _outcomes(results, self.tier, FLOAT)
         values = []
-        for seed in sorted(ours.keys() & theirs.keys()):
-            target = theirs[seed].mean(FLOAT) - TARGET / 100
-            needed, usual = _bytes_until(ours[seed], target), _bytes_until(theirs[seed], target)
+        for ours, theirs in _pairs(results, self.tier, self.label):
+            needed, usual = (_bytes_until(outcome, _target(theirs)) for outcome in (ours, theirs))
             values.append(usual / needed if needed and usual else 0.0)
-        return (
-            made(self.name, fmean(values), "ratio", self.bound, values, "uplink bytes to the target")
-            if values
-            else None
-        )
+        note = "uplink bytes to the target"
+        return made(self.name, fmean(values), "ratio", self.bound, values, note) if values else None
 
 
 @dataclass(frozen=True)
@@ -238,10 +226,8 @@ class Saved:
 
     def figure(self, results: Results) -> Figure | None:
         """Mean over the seeds that both have."""
-        ours, theirs = _outcomes(results, self.tier, self.label), _outcomes(results, self.tier, FLOAT)
-        values = [
-            100 * (1 - self._bytes(ours[seed]) / self._bytes(theirs[seed])) for seed in ours.keys() & theirs.keys()
-        ]
+        pairs = _pairs(results, self.tier, self.label)
+        values = [100 * (1 - self._bytes(ours) / self._bytes(theirs)) for ours, theirs in pairs]
         return made(self.name, fmean(values), "%", self.bound, values, "a round") if values else None
 
     def _bytes(self, outcome: Outcome) -> float:
@@ -265,14 +251,14 @@ _NOTE: Final = "Gap to FedAvg at fp32; ratio of the bytes up, a round; −1: fir
 
 
 def _row(results: Results, tier: str, label: str) -> Iterator[list[str]]:
-    outcomes, float_outcomes = _outcomes(results, tier, label), _outcomes(results, tier, FLOAT)
+    outcomes = _outcomes(results, tier, label)
     if not outcomes:
         return
     values, against = results.accuracies(_cell(tier, label)), results.accuracies(_cell(tier, FLOAT))
     both = sorted(values.keys() & against.keys())
     some = next(iter(outcomes.values()))
     up, down = (fmean(_bpp(outcome, way) for outcome in outcomes.values()) for way in ("up", "down"))
-    reached = [_round_at(outcomes[seed], float_outcomes[seed].mean(FLOAT) - TARGET / 100) for seed in both]
+    reached = [_round_at(ours, _target(theirs)) for ours, theirs in _pairs(results, tier, label)]
     yield [
         label,
         some.setup.recipe,
@@ -336,6 +322,17 @@ def _cell(tier: str, label: str) -> Cell:
 
 def _outcomes(results: Results, tier: str, label: str) -> dict[int, Outcome]:
     return {seed: kept.outcome for seed, kept in results.of(tier, label)}
+
+
+def _pairs(results: Results, tier: str, label: str, against: str = FLOAT) -> list[tuple[Outcome, Outcome]]:
+    """Outcomes of two runs seed by seed, of the seeds that both have."""
+    ours, theirs = _outcomes(results, tier, label), _outcomes(results, tier, against)
+    return [(ours[seed], theirs[seed]) for seed in sorted(ours.keys() & theirs.keys())]
+
+
+def _target(plain: Outcome) -> float:
+    """The accuracy that counts as having got where FedAvg gets."""
+    return plain.mean(FLOAT) - TARGET / 100
 
 
 def _bpp(outcome: Outcome, way: str) -> float:

@@ -12,7 +12,7 @@ from edge.training.task import Progress, TrainingResult, TrainingTask
 from edge.training.trainer import train
 from protocol.architecture import Tensors
 from protocol.codec.feedback import encode_with_feedback
-from protocol.codec.payload import MAX_SEED, Content, Header, Payload, decode, encode
+from protocol.codec.payload import Content, Header, Payload, decode, encode, header_seed
 from protocol.codec.recipe import Recipe
 from simulation.partition import gather
 from simulation.seeds import generator, seed_of
@@ -69,7 +69,7 @@ def learn(order: Order, residual: Tensors, steps: Sequence[float] = ()) -> Updat
     setup, base = order.setup, decode(order.base)
     result = _train(order, base, _pictures(order), epochs=setup.epochs, moment_pictures=0)
     recipe = Recipe.parse(setup.recipe).in_round(order.number)
-    seed = seed_of(setup.seed, order.number, "codec") & MAX_SEED if recipe.is_seeded else 0
+    seed = header_seed(recipe, seed_of(setup.seed, order.number, "codec"))
     header = replace(base.header, recipe=str(recipe), content=Content.DELTA, pictures=0, seed=seed)
     rng = generator(setup.seed, order.number, f"rounding {order.device}")
     payload, residual = encode_with_feedback(header, result.tensors, residual, rng, steps)
