@@ -1,7 +1,7 @@
 """The inner loops of the merge: a compiled module where it could be built, else numpy, to the same bits.
 
 `_kernel.c` is `native`, `twin` the numpy version. Both add integers modulo 2⁶⁴ and doubles in one fixed order, so that
-which of them ran cannot be told from a merged model. BITFLEET_KERNEL=numpy or =native names one.
+which of them ran cannot be told from a merged model. BITFLEET_KERNEL=plain or =native names one.
 """
 
 import os
@@ -65,8 +65,8 @@ def available() -> dict[str, Kernel]:
     try:
         from aggregator.merge import _kernel  # noqa: PLC0415 (not built everywhere)
     except ImportError:
-        return {"numpy": twin}
-    return {"native": _kernel, "numpy": twin}
+        return {"plain": twin}
+    return {"native": _kernel, "plain": twin}
 
 
 @cache

@@ -235,11 +235,8 @@ class Network:
         return self.values.get(names[0]), self.values.get(names[1])
 
     def _prelu(self, layer: Layer, x: Tensor) -> Tensor:
-        slope, shift_in, shift_out = (
-            self.value(layer.name, role).view(-1, 1, 1) for role in (Role.SLOPE, Role.SHIFT_IN, Role.SHIFT_OUT)
-        )
-        shifted = x - shift_in
-        return torch.where(shifted > 0, shifted, shifted * slope) + shift_out
+        shift_in, shift_out = (self.value(layer.name, role).view(-1, 1, 1) for role in (Role.SHIFT_IN, Role.SHIFT_OUT))
+        return functional.prelu(x - shift_in, self.value(layer.name, Role.SLOPE)) + shift_out
 
     def _padded(self, layer: Layer, x: Tensor) -> Tensor:
         """Signs are padded with −step, since the kernels that multiply them have no zero; x as it is elsewhere."""

@@ -32,7 +32,14 @@ def optimizer_for(model: Model, learning_rate: float) -> torch.optim.Optimizer:
         value = model.values[spec.name]
         if value.requires_grad:
             groups[_group_of(model, spec)]["params"].append(value)
-    return torch.optim.SGD([g for g in groups if g["params"]], lr=learning_rate, momentum=MOMENTUM, nesterov=True)
+    groups = [group for group in groups if group["params"]]
+    optimizer = torch.optim.SGD(groups, lr=learning_rate, momentum=MOMENTUM, nesterov=True, fused=True)
+    for group in groups:
+        for value in group[
+            "params"
+        ]:  # a width drawn later has no gradient at first, and the fused step wants all or none
+            optimizer.state[value]["momentum_buffer"] = torch.zeros_like(value)
+    return optimizer
 
 
 def _group_of(model: Model, spec: TensorSpec) -> int:

@@ -116,8 +116,8 @@ class KernelContract:
         np.testing.assert_array_equal(moved, (base.astype(np.float64) + table[index]).astype(np.float32))
 
 
-class TestNumpy(KernelContract):
-    name = "numpy"
+class TestPlain(KernelContract):
+    name = "plain"
 
 
 @pytest.mark.skipif(
@@ -132,7 +132,7 @@ class TestNative(KernelContract):
         rng = np.random.default_rng(seed)
         values, packed = rng.standard_normal(2 * size) * 1e12, rng.integers(0, 256, size // 4, dtype=np.uint8)
         several = []
-        for kernel in (self.kernel, available()["numpy"]):
+        for kernel in (self.kernel, available()["plain"]):
             kernel.unrotate(copy := values.copy(), size, packed, size**-0.5)
             several.append(copy.tobytes())
         assert several[0] == several[1]
@@ -169,7 +169,7 @@ class TestNative(KernelContract):
             getattr(self.kernel, function)(*arguments)
 
 
-@pytest.mark.parametrize(("name", "status"), [("numpy", 0), ("abacus", 1)])
+@pytest.mark.parametrize(("name", "status"), [("plain", 0), ("abacus", 1)])
 def test_the_kernel_can_be_named(name: str, status: int) -> None:
     code = f"from aggregator.merge.kernel import chosen; assert chosen() == {name!r}"
     environment = os.environ | {"BITFLEET_KERNEL": name}

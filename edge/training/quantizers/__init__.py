@@ -7,10 +7,11 @@ steps are natural logarithms λ = log s: they stay positive, and averaging λ ov
 from edge.training.quantizers.activations import quantize_activation, quantize_with_offset
 from edge.training.quantizers.affine import affine_weight
 from edge.training.quantizers.blocks import step_of
+from edge.training.quantizers.grid import BINARY_CLIP
 from edge.training.quantizers.noise import noisy_weight
 from edge.training.quantizers.signs import quantize_sign
 from edge.training.quantizers.standard import standardized
-from edge.training.quantizers.weights import BINARY_CLIP, nested_weight, quantize_weight, unit_of
+from edge.training.quantizers.weights import nested_weight, quantize_weight, unit_of
 
 __all__ = [
     "BINARY_CLIP",

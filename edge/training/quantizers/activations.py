@@ -15,29 +15,21 @@ rounded so that what is trained is an integer grid, as exported:
 
 Gradients of λ and β are scaled by 1/√(N·H) (with an offset 1/√(N·P)), N the values of one picture.
 
-What the backward pass needs of a value is saved in one byte, its *trace*: how far it was rounded, in 1/252 of a step,
-or that it was clipped and at which end. Normalisation keeps its own input already, and the next convolution its: the
-fp32 values between the two, which would come to half as much again, are not kept.
+What the backward pass needs of a value is saved in one byte (`twin`). Normalisation keeps its own input already, and
+the next convolution its: the fp32 values between the two, which would come to half as much again, are not kept.
 """
 
-from collections.abc import Iterator
 from math import sqrt
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from edge.training.quantizers.blocks import aligned, block_size, blocks, dense, flat, step_of, total
+from edge.training.quantizers.blocks import aligned, dense, step_of
+from edge.training.quantizers.kernel import kernel_for
 from protocol.precision import activation_range
-
-_CLIPPED: Final = 127
-"""Trace of a value above the range; its negative, of one below."""
-_FINENESS: Final = 253.9
-"""Traces per step of rounding, so that half a step, the most there is, stays below the mark of clipping."""
-_KEPT: Final = 252.0
-"""The same on average once the conversion to integers has cut off the fraction."""
 
 
 def quantize_activation(values_NX: Tensor, log_step: Tensor, bits: int, *, signed: bool) -> Tensor:
@@ -83,14 +75,7 @@ class _Activation(Function):
     def forward(ctx: Any, values_NX: Tensor, log_step: Tensor, offset: Tensor | None, low: int, high: int) -> Tensor:
         values, step = dense(values_NX), step_of(log_step)
         quantized, trace = torch.empty_like(values), torch.empty_like(values, dtype=torch.int8)
-        for value, level, mark, position, within in _blocks(values, quantized, trace):
-            torch.div(value, step, out=position)
-            torch.clamp(position, low, high, out=within)
-            torch.round(within, out=level)
-            position.sub_(within).sign_().mul_(_CLIPPED)
-            within.sub_(level)
-            mark.copy_(position.add_(within, alpha=_FINENESS))
-            level.mul_(step)
+        kernel_for(values).quantize_values(values, quantized, trace, step, low, high)
         ctx.save_for_backward(trace, step)
         ctx.low, ctx.high, ctx.with_offset = low, high, offset is not None
         return quantized
@@ -100,39 +85,12 @@ class _Activation(Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None, None]:
         trace, step = ctx.saved_tensors
         low, high = ctx.low, ctx.high
-        passed = torch.empty_like(trace, dtype=gradient.dtype)
-        rounding, ends, clipped = _pass(aligned(gradient, trace), trace, passed)
+        passed, gradient = torch.empty_like(trace, dtype=gradient.dtype), aligned(gradient, trace)
+        rounding, ends, clipped = kernel_for(gradient).pass_values(gradient, trace, passed)
         above, below = (clipped + ends) / 2, (clipped - ends) / 2
         if ctx.with_offset:
             low, high = 0, high - low
         scale = 1.0 / sqrt(trace[0].numel() * max(high, 1))
         along_step = (step * (above * high + below * low - rounding) * scale).float()
-        return passed, along_step, (clipped * scale).float().reshape(1) if ctx.with_offset else None, None, None
-
-
-def _pass(gradient: Tensor, trace: Tensor, passed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Fill `passed` with the gradient of the values inside the range.
-
-    Returns:
-        Sums of gradient·(v/s − code) inside, gradient above less gradient below, and gradient outside the range.
-    """
-    rounding, ends, clipped = [], [], []
-    for slope, mark_int8, kept, mark, outside in _blocks(gradient, trace, passed):
-        mark.copy_(mark_int8)
-        torch.ops.aten.hardtanh_backward(slope, mark, -_CLIPPED, _CLIPPED, grad_input=kept)
-        torch.sub(slope, kept, out=outside)
-        rounding.append(torch.dot(kept, mark))
-        ends.append(torch.dot(outside, mark))
-        clipped.append(outside.sum())
-    return total(rounding) / _KEPT, total(ends) / _CLIPPED, total(clipped)
-
-
-def _blocks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Blocks of dense tensors of one layout, and with each two scratch buffers of its size in the first one's type.
-
-    Scratch is allocated once: memory fresh from the system is slower than the arithmetic.
-    """
-    size = block_size(tensors[0])
-    scratch = torch.empty((2, min(size, tensors[0].numel())), dtype=tensors[0].dtype, device=tensors[0].device)
-    for parts in blocks(size, *(flat(x) for x in tensors)):
-        yield *parts, *scratch[:, : len(parts[0])]
+        along_offset = (step.new_ones(1) * clipped * scale).float() if ctx.with_offset else None
+        return passed, along_step, along_offset, None, None

@@ -26,23 +26,19 @@ Latents are the only large thing kept, and the optimizer keeps them anyway; code
 pass.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from math import inf, sqrt
-from typing import Any, Final
+from math import sqrt
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from edge.training.quantizers.blocks import aligned, blocks, dense, rows, rows_at_once, step_of
-from protocol.precision import MAX_WEIGHT_CODE, MIN_STEP, is_mid_rise, max_code
+from edge.training.quantizers.blocks import aligned, dense, rows, step_of
+from edge.training.quantizers.grid import Grid
+from edge.training.quantizers.kernel import kernel_for
+from protocol.precision import MIN_STEP, max_code
 from protocol.weights import require_nested
-
-BINARY_CLIP: Final = 3.0
-"""A latent further out than three mean magnitudes will not change its sign soon, and would only grow."""
 
 
 def quantize_weight(weight_OX: Tensor, log_step_O: Tensor | None, bits: int) -> Tensor:
@@ -55,7 +51,7 @@ def quantize_weight(weight_OX: Tensor, log_step_O: Tensor | None, bits: int) -> 
     """
     if bits > 16:
         return weight_OX
-    return _Weight.apply(weight_OX, log_step_O, None, _Grid(bits))  # type: ignore[no-untyped-call]
+    return _Weight.apply(weight_OX, log_step_O, None, Grid.own(bits), bits)  # type: ignore[no-untyped-call]
 
 
 def nested_weight(weight_OX: Tensor, log_step_O: Tensor, log_scale_O: Tensor | None, bits: int) -> Tensor:
@@ -71,48 +67,13 @@ def nested_weight(weight_OX: Tensor, log_step_O: Tensor, log_scale_O: Tensor | N
         Unsupported: nested codes have no such width.
     """
     require_nested(bits)
-    return _Weight.apply(weight_OX, log_step_O, log_scale_O, _Grid(bits, nested=True))  # type: ignore[no-untyped-call]
+    return _Weight.apply(weight_OX, log_step_O, log_scale_O, Grid.nested(bits), bits)  # type: ignore[no-untyped-call]
 
 
 def unit_of(weight_OX: Tensor, log_step_O: Tensor | None, log_scale_O: Tensor | None, bits: int) -> Tensor:
     """What one integer of the weights is worth, float32[O]; arguments as above, a scale where codes are nested."""
     step_O = binary_step(weight_OX) if log_step_O is None else step_of(log_step_O)
-    return step_O if log_scale_O is None else step_of(log_scale_O) * step_O * _Grid(bits, nested=True).unit
-
-
-@dataclass(frozen=True, slots=True)
-class _Grid:
-    """Codes of one width, from positions w/s."""
-
-    bits: int
-    nested: bool = False
-
-    @property
-    def reach(self) -> float:
-        """Positions up to here, on either side, are inside."""
-        if self.nested:
-            return MAX_WEIGHT_CODE
-        return BINARY_CLIP if self.bits == 1 else max_code(self.bits)
-
-    @property
-    def unit(self) -> float:
-        """What one code is worth, in steps."""
-        return 2.0 ** (6 - self.bits) if self.nested and self.bits < 8 else 1.0
-
-    def encode_(self, position: Tensor) -> Tensor:
-        """`protocol.precision.quantize_weight` and `protocol.weights.leading_bits`, in place."""
-        if self.nested:
-            position.round_().clamp_(-MAX_WEIGHT_CODE, MAX_WEIGHT_CODE)
-            if self.bits == 8:
-                return position
-            leading = position.add_(MAX_WEIGHT_CODE).clamp_max_(2 * MAX_WEIGHT_CODE - 1).mul_(2.0 ** (self.bits - 7))
-            return leading.floor_().mul_(2).add_(1 - (1 << self.bits))
-        if is_mid_rise(self.bits):
-            position.mul_(0.5).floor_().mul_(2).add_(1)
-        else:
-            position.round_()
-        limit = max_code(self.bits)
-        return position.clamp_(-limit, limit)
+    return step_O if log_scale_O is None else step_of(log_scale_O) * step_O * Grid.nested(bits).unit
 
 
 class _Weight(Function):
@@ -120,50 +81,36 @@ class _Weight(Function):
 
     @staticmethod
     def forward(
-        ctx: Any, weight_OX: Tensor, log_step_O: Tensor | None, log_scale_O: Tensor | None, grid: _Grid
+        ctx: Any, weight_OX: Tensor, log_step_O: Tensor | None, log_scale_O: Tensor | None, grid: Grid, bits: int
     ) -> Tensor:
         weight_OX = dense(weight_OX)
         step_O = binary_step(weight_OX) if log_step_O is None else step_of(log_step_O)
         scale_O = None if log_scale_O is None else step_of(log_scale_O)
         quantized_OX = torch.empty_like(weight_OX)
         unit_O = step_O if scale_O is None else scale_O * step_O * grid.unit
-        for weight, step, unit, level in _by_rows(weight_OX, step_O[:, None], unit_O[:, None], quantized_OX):
-            grid.encode_(torch.div(weight, step, out=level)).mul_(unit)
+        kernel_for(weight_OX).quantize_rows(weight_OX, quantized_OX, step_O, unit_O, grid)
         ctx.save_for_backward(weight_OX, step_O, scale_O)
-        ctx.grid, ctx.learned = grid, log_step_O is not None
+        ctx.grid, ctx.bits, ctx.learned = grid, bits, log_step_O is not None
         return quantized_OX
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient_OX: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, gradient_OX: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, None, None]:
         weight_OX, step_O, scale_O = ctx.saved_tensors
-        grid: _Grid = ctx.grid
-        reach = float(np.nextafter(np.float32(grid.reach), np.float32(inf)))  # hardtanh_backward leaves out the bound
-        passed_OX = torch.empty_like(weight_OX)
-        along_code_O, along_position_O = torch.empty_like(step_O), torch.empty_like(step_O)
-        parts = _by_rows(
-            weight_OX, step_O[:, None], aligned(gradient_OX, weight_OX), passed_OX, along_code_O, along_position_O
+        grid: Grid = ctx.grid
+        gradient_OX, passed_OX = aligned(gradient_OX, weight_OX), torch.empty_like(weight_OX)
+        along_code_O, along_position_O = kernel_for(weight_OX).pass_rows(
+            weight_OX, gradient_OX, passed_OX, step_O, grid
         )
-        for weight, step, gradient, passed, along_code, along_position in parts:
-            position = weight / step
-            torch.ops.aten.hardtanh_backward(gradient, position, -reach, reach, grad_input=passed)
-            if ctx.learned:
-                torch.sum(passed * position, dim=1, out=along_position)
-                torch.sum(grid.encode_(position).mul_(gradient), dim=1, out=along_code)
         if not ctx.learned:
-            return passed_OX, None, None, None
-        damping = 1.0 / sqrt(weight_OX[0].numel() * max_code(grid.bits))
+            return passed_OX, None, None, None, None
+        damping = 1.0 / sqrt(weight_OX[0].numel() * max_code(ctx.bits))
         if scale_O is None:
-            return passed_OX, (along_code_O - along_position_O).mul_(step_O * damping), None, None
+            return passed_OX, (along_code_O - along_position_O).mul_(step_O * damping), None, None, None
         worth_O = scale_O * step_O * damping
         along_scale_O = along_code_O * worth_O * grid.unit
         passed_OX.mul_(scale_O.view(-1, *(1,) * (weight_OX.dim() - 1)))
-        return passed_OX, along_scale_O - along_position_O * worth_O, along_scale_O, None
-
-
-def _by_rows(weight_OX: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Blocks of rows of dense tensors that have one row for each output channel; vectors as they are."""
-    return blocks(rows_at_once(weight_OX), *(x if x.dim() == 1 else rows(x) for x in (weight_OX, *others)))
+        return passed_OX, along_scale_O - along_position_O * worth_O, along_scale_O, None, None
 
 
 def binary_step(weight_OX: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
 """Small networks and real digits for the trainer's tests."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from edge.data import Dataset
+from edge.training.quantizers import kernel
 from protocol.architecture import Architecture
 from protocol.networks import resnet18
 
@@ -14,6 +17,14 @@ from protocol.networks import resnet18
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module", params=kernel.available())
+def each_kernel(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Quantizers with every kernel that there is, one after the other."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernel, "chosen", lambda: kernel.available()[request.param])
+        yield
 
 
 @pytest.fixture(scope="session")

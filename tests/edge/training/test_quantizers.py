@@ -23,6 +23,8 @@ from protocol import precision
 from protocol.errors import Unsupported
 from protocol.weights import NESTED_BITS, leading_bits
 
+pytestmark = pytest.mark.usefixtures("each_kernel")
+
 STEPPED = (2, 3, 4, 5, 6, 7, 8)
 
 

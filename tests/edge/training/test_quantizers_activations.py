@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.training.quantizers import blocks, quantize_activation, quantize_sign, quantize_with_offset, step_of
-from edge.training.quantizers.activations import _KEPT
+from edge.training.quantizers.twin import KEPT
 from protocol.precision import ACTIVATION_BITS, activation_range
+
+pytestmark = pytest.mark.usefixtures("each_kernel")
 
 QUANTIZED = ACTIVATION_BITS[:-1]
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
@@ -51,8 +53,8 @@ def assert_close_gradients(
     theirs = torch.autograd.grad(expected, (x, *others), upstream)
     torch.testing.assert_close(ours[0], theirs[0], rtol=1e-5, atol=1e-6)
     step = step_of(others[0].detach())
-    worst = float(upstream.abs().sum() * step) / _KEPT * scale
-    usual = 4 * float(upstream.norm() * step) / _KEPT * scale  # errors of either sign, so that they grow as the root
+    worst = float(upstream.abs().sum() * step) / KEPT * scale
+    usual = 4 * float(upstream.norm() * step) / KEPT * scale  # errors of either sign, so that they grow as the root
     assert usual < worst / 2
     for mine, his in zip(ours[1:], theirs[1:], strict=True):
         assert float((mine - his * scale).abs()) <= usual
