@@ -8,7 +8,7 @@ import torch
 
 from edge.data import Dataset
 from edge.training.calibration import StepSearch
-from edge.training.network import Network, _convolve
+from edge.training.network import Network, _convolve, _Flat
 from edge.training.quantizers import affine_weight
 from edge.training.task import TrainerError
 from protocol.architecture import LOG_STEPS, Architecture, Kind, Layer, Norm, Role
@@ -193,3 +193,14 @@ def test_a_strided_1x1_convolution_has_the_gradients_of_its_definition(channels:
     by_hand = torch.einsum("oc,nchw->nohw", weight.detach()[:, :, 0, 0], x[:, :, ::2, ::2])
     expected = torch.einsum("nohw,nchw->oc", 2 * by_hand, x[:, :, ::2, ::2])
     torch.testing.assert_close(weight.grad[:, :, 0, 0], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_gradient_of_flattened_pictures_comes_back_channels_last() -> None:
+    x = torch.randn(2, 3, 4, 5).contiguous(memory_format=torch.channels_last).requires_grad_()
+    rows = _Flat.apply(x)  # type: ignore[no-untyped-call]
+    assert torch.equal(rows, x.flatten(1))
+    layouts: list[bool] = []
+    x.register_hook(lambda gradient: layouts.append(gradient.is_contiguous(memory_format=torch.channels_last)))
+    rows.backward(upstream := torch.randn(2, 60))  # type: ignore[no-untyped-call]
+    assert layouts == [True]
+    assert torch.equal(x.grad, upstream.view(2, 3, 4, 5))  # type: ignore[arg-type]
