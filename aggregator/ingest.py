@@ -186,7 +186,7 @@ def _require_steps(task: Task, payload: CodedPayload) -> None:
 
 def _norm(payload: CodedPayload) -> float:
     """Euclidean norm of all deltas together; moments are no deltas."""
-    return math.hypot(Dense(payload.deltas_N).norm(), *(coded.norm() for coded in payload.weights.values()))
+    return math.hypot(Dense(payload.deltas.values()).norm(), *(coded.norm() for coded in payload.weights.values()))
 
 
 def _accept(session: Session, room: Room, task: Task, manifest: Manifest, payload: CodedPayload) -> None:

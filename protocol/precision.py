@@ -11,6 +11,7 @@ At 8 bits the integers stay in [−64, 64]: AVX2 without VNNI adds two u8·s8 pr
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, Self
 
 import numpy as np
@@ -77,6 +78,7 @@ MAX_PROFILES: Final = 8
 """Precisions that one payload can carry profiles of; a fleet that needs more can send two."""
 
 
+@lru_cache(maxsize=64)
 def parse_several(names: str) -> tuple[Precision, ...]:
     """Read precisions joined by `+`, for example `W8A8+W4A8`: one to `MAX_PROFILES`, each once, in canonical form.
 

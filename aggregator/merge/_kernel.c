@@ -163,6 +163,149 @@ static PyObject *add_floats(PyObject *module, PyObject *args)
     return result;
 }
 
+/* ---- codes of one byte ---------------------------------------------------------------------------------------- */
+
+FAST static void add_small_codes(uint64_t *restrict sum, const uint8_t *restrict code, Py_ssize_t n, double low,
+                                 double step, double weight)
+{
+    for (Py_ssize_t i = 0; i < n; i++) {
+        float x = (float)(code[i] * step + low);
+        double whole = (x * UNIT + MAGIC) - MAGIC, product = whole * weight + MAGIC;
+        uint64_t bits;
+        memcpy(&bits, &product, sizeof bits);
+        sum[i] += bits - MAGIC_BITS;
+    }
+}
+
+FAST static void add_large_codes(uint64_t *restrict sum, const uint8_t *restrict code, Py_ssize_t n, double low,
+                                 double step, int64_t weight)
+{
+    for (Py_ssize_t i = 0; i < n; i++) {
+        float x = (float)(code[i] * step + low);
+        sum[i] += (uint64_t)(int64_t)__builtin_rint(x * UNIT) * (uint64_t)weight;
+    }
+}
+
+/* The largest magnitude that codes stand for in fixed point, and to spare; not a number if an end is none. */
+static double reach_of(const double *low, const double *step, Py_ssize_t tensors)
+{
+    double reach = 0;
+    for (Py_ssize_t s = 0; s < tensors; s++) {
+        double below = low[s] < 0 ? -low[s] : low[s], above = low[s] + 255 * step[s];
+        above = above < 0 ? -above : above;
+        double most = (below > above ? below : above) * UNIT * 1.001 + 1.0;
+        reach = most < reach ? reach : most;
+    }
+    return reach;
+}
+
+static PyObject *add_codes(PyObject *module, PyObject *args)
+{
+    (void)module;
+    Py_buffer sum, codes, low, step, sizes;
+    long long weight;
+    if (!PyArg_ParseTuple(args, "w*y*y*y*y*L", &sum, &codes, &low, &step, &sizes, &weight))
+        return NULL;
+    PyObject *result = NULL;
+    Py_ssize_t n = sum.len / 8, tensors = sizes.len / 8, total = 0;
+    const int64_t *size_of = sizes.buf;
+    int ragged = codes.len != n || low.len != sizes.len || step.len != sizes.len;
+    for (Py_ssize_t s = 0; s < tensors && !ragged; s++) {
+        ragged = size_of[s] < 0 || size_of[s] > n - total;
+        total += ragged ? 0 : size_of[s];
+    }
+    if (ragged || total != n) {
+        refuse("expected a code for every sum, and sizes that add up");
+    } else {
+        double reach = reach_of(low.buf, step.buf, tensors);
+        if (!(reach < 9223372036854775808.0)) {
+            refuse("a value does not fit 64 bits");
+        } else {
+            int small = reach * (weight < 0 ? -(double)weight : (double)weight) < 2251799813685248.0;
+            uint64_t *into = sum.buf;
+            const uint8_t *code = codes.buf;
+            const double *lows = low.buf, *steps = step.buf;
+            Py_BEGIN_ALLOW_THREADS
+            for (Py_ssize_t s = 0; s < tensors; into += size_of[s], code += size_of[s], s++)
+                if (small)
+                    add_small_codes(into, code, size_of[s], lows[s], steps[s], (double)weight);
+                else
+                    add_large_codes(into, code, size_of[s], lows[s], steps[s], weight);
+            Py_END_ALLOW_THREADS
+            result = Py_NewRef(Py_None);
+        }
+    }
+    PyBuffer_Release(&sizes);
+    PyBuffer_Release(&step);
+    PyBuffer_Release(&low);
+    PyBuffer_Release(&codes);
+    PyBuffer_Release(&sum);
+    return result;
+}
+
+/* ---- moments -------------------------------------------------------------------------------------------------- */
+
+#define MOMENT_UNIT 1048576.0 /* 2^20, `fixed_point.MOMENT_BITS` */
+
+FAST static void add_small_moments(uint64_t *restrict sum, uint64_t *restrict square_sum, const float *restrict mean,
+                                   const float *restrict variance, Py_ssize_t n, double weight)
+{
+    for (Py_ssize_t i = 0; i < n; i++) {
+        double whole = (mean[i] * MOMENT_UNIT + MAGIC) - MAGIC, rounded = whole / MOMENT_UNIT;
+        double square = ((variance[i] + rounded * rounded) * MOMENT_UNIT + MAGIC) - MAGIC;
+        double product = whole * weight + MAGIC, square_product = square * weight + MAGIC;
+        uint64_t bits, square_bits;
+        memcpy(&bits, &product, sizeof bits);
+        memcpy(&square_bits, &square_product, sizeof square_bits);
+        sum[i] += bits - MAGIC_BITS;
+        square_sum[i] += square_bits - MAGIC_BITS;
+    }
+}
+
+FAST static void add_large_moments(uint64_t *restrict sum, uint64_t *restrict square_sum, const float *restrict mean,
+                                   const float *restrict variance, Py_ssize_t n, int64_t weight)
+{
+    for (Py_ssize_t i = 0; i < n; i++) {
+        double whole = __builtin_rint(mean[i] * MOMENT_UNIT), rounded = whole / MOMENT_UNIT;
+        double square = __builtin_rint((variance[i] + rounded * rounded) * MOMENT_UNIT);
+        sum[i] += (uint64_t)(int64_t)whole * (uint64_t)weight;
+        square_sum[i] += (uint64_t)(int64_t)square * (uint64_t)weight;
+    }
+}
+
+static PyObject *add_moments(PyObject *module, PyObject *args)
+{
+    (void)module;
+    Py_buffer sum, square_sum, mean, variance;
+    long long weight;
+    if (!PyArg_ParseTuple(args, "w*w*y*y*L", &sum, &square_sum, &mean, &variance, &weight))
+        return NULL;
+    PyObject *result = NULL;
+    Py_ssize_t n = sum.len / 8;
+    if (square_sum.len != sum.len || 2 * mean.len != sum.len || 2 * variance.len != sum.len) {
+        refuse("expected a mean, a variance and two sums for every channel");
+    } else {
+        double most = (double)largest(mean.buf, n), spread = (double)largest(variance.buf, n);
+        double reach = (most > most * most + spread ? most : most * most + spread) * MOMENT_UNIT * 1.001 + 1.0;
+        if (!(reach < 9223372036854775808.0)) {
+            refuse("a value does not fit 64 bits");
+        } else {
+            Py_BEGIN_ALLOW_THREADS
+            if (reach * (weight < 0 ? -(double)weight : (double)weight) < 2251799813685248.0)
+                add_small_moments(sum.buf, square_sum.buf, mean.buf, variance.buf, n, (double)weight);
+            else
+                add_large_moments(sum.buf, square_sum.buf, mean.buf, variance.buf, n, weight);
+            Py_END_ALLOW_THREADS
+            result = Py_NewRef(Py_None);
+        }
+    }
+    PyBuffer_Release(&variance);
+    PyBuffer_Release(&mean);
+    PyBuffer_Release(&square_sum);
+    PyBuffer_Release(&sum);
+    return result;
+}
+
 /* ---- signs ---------------------------------------------------------------------------------------------------- */
 
 /* The sums that eight bits can stand for: plus a coefficient where its bit is set, minus it where it is not. */
@@ -292,7 +435,7 @@ FAST static void count_words(char *planes, Py_ssize_t plane_bytes, int levels, w
 {
     for (int i = 0; i < words; i++, at += sizeof(word)) {
         for (Py_ssize_t k = 0; k < vectors->count && i % 2 == 0; k++)
-            __builtin_prefetch((const char *)vectors->of[k].buf + at + (Py_ssize_t)sizeof copies[0]);
+            __builtin_prefetch((const char *)vectors->of[k].buf + at + 4 * (Py_ssize_t)sizeof copies[0]);
         word plane[4], two[8], four[4], eight[2], carry;
         for (int level = 0; level < 4; level++)
             memcpy(&plane[level], planes + level * plane_bytes + at, sizeof(word));
@@ -515,6 +658,8 @@ static PyObject *move(PyObject *module, PyObject *args)
 
 static PyMethodDef methods[] = {
     {"add_floats", add_floats, METH_VARARGS, NULL},
+    {"add_codes", add_codes, METH_VARARGS, NULL},
+    {"add_moments", add_moments, METH_VARARGS, NULL},
     {"add_signs", add_signs, METH_VARARGS, NULL},
     {"count", count, METH_VARARGS, NULL},
     {"unrotate", unrotate, METH_VARARGS, NULL},

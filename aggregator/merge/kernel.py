@@ -28,6 +28,26 @@ class Kernel(Protocol):
         """
         ...
 
+    def add_codes(
+        self, sum_N: Int64, codes_N: UInt8, low_S: Float64, step_S: Float64, sizes_S: Int64, weight: int, /
+    ) -> None:
+        """Add weight·rint(x·2³²), x = float32(code·step + low), of S tensors of so many values each.
+
+        Raises:
+            ValueError: a value is not finite or does not fit 64 bits, or sizes do not add up; nothing was added.
+        """
+        ...
+
+    def add_moments(self, sum_C: Int64, squares_C: Int64, mean_C: Float32, variance_C: Float32, weight: int, /) -> None:
+        """Add weight·μ and weight·(σ² + μ²) in units of 2⁻²⁰, both rounded and μ first.
+
+        The square is of the rounded mean: then what one device sent comes back as its own variance.
+
+        Raises:
+            ValueError: a value is not finite or does not fit 64 bits; nothing was added.
+        """
+        ...
+
     def add_signs(
         self, sum_N: Int64, vectors: Sequence[UInt8], coefficients_BK: Int64, offsets_B: Int64, sizes_B: Int64, /
     ) -> None:

@@ -25,32 +25,20 @@ from typing import Final
 
 import numpy as np
 
-from aggregator.merge.fixed_point import (
-    DELTA_BITS,
-    HEADROOM,
-    MAX_UPDATES,
-    MOMENT_BITS,
-    Float64,
-    MergeError,
-    bound_of,
-    scaled,
-    whole,
-)
+from aggregator.merge.fixed_point import DELTA_BITS, HEADROOM, MAX_UPDATES, MergeError, bound_of, whole
 from aggregator.merge.kernel import Kernel, available, chosen
+from aggregator.merge.moment_sum import MomentSum, moment_bound
 from aggregator.merge.tensor_sum import TensorSum
 from aggregator.merge.weight_sums import WeightSums, bounds_of
 from aggregator.model import GlobalModel
 from protocol.architecture import Tensors, TensorSpec
-from protocol.codec.coded import Coded, Dense
 from protocol.codec.layout import Layout, Segment, layout_of
 from protocol.codec.payload import CodedPayload, Content
+from protocol.codec.together import Grouped
 from protocol.precision import FP32, Float32, Precision
 
-Key = tuple[str, str]
-"""Which sum of small tensors: the precision they belong to, empty for shared ones, and what they are together."""
 DELTAS: Final = "deltas of side tensors"
-MEANS: Final = "means"
-SQUARES: Final = "squares"
+MOMENTS: Final = "moments"
 
 
 class PartialSum:
@@ -62,7 +50,8 @@ class PartialSum:
         samples_of: the same by precision, over all that sent its profile.
         pictures_of: pictures behind the moments, by precision.
         weights: sums of the weights.
-        sums: of what is small.
+        deltas: of side tensors, by the precision they belong to, empty for shared ones.
+        moments: by precision.
     """
 
     def __init__(self, architecture: str, kernel: Kernel | None = None, *, vote: bool = False) -> None:
@@ -72,7 +61,8 @@ class PartialSum:
         self.samples = 0
         self.samples_of: dict[str, int] = {}
         self.pictures_of: dict[str, int] = {}
-        self.sums: dict[Key, TensorSum] = {}
+        self.deltas: dict[str, TensorSum] = {}
+        self.moments: dict[str, MomentSum] = {}
         self.weights = WeightSums(_shared_layout(architecture).weights, self._kernel, vote=vote)
 
     def add(self, update: CodedPayload, samples: int) -> None:
@@ -87,20 +77,24 @@ class PartialSum:
         """
         header = update.header
         self._require(header.architecture)
-        bounds_S, terms = bounds_of(update, samples), list(_terms(update, samples))
+        bounds_S = bounds_of(update, samples)
+        deltas, moments = list(_deltas(update, samples)), list(_moments(update))
         if bounds_S.size:  # a calibration has no weights
             self.weights.require_room(bounds_S)
-        for term in terms:
-            self._require_room(term.key, term.bound)
+        for delta in deltas:
+            _require_room(DELTAS, self.deltas.get(delta.profile), delta.bound)
+        for moment in moments:
+            _require_room(MOMENTS, self.moments.get(moment.profile), moment.bound)
         if bounds_S.size:
             self.weights.add(update, samples, bounds_S)
-        for term in terms:
-            tensor_sum = self._sum_of(term.key, term.size)
-            tensor_sum.bound += term.bound
-            if isinstance(term.values, np.ndarray):
-                tensor_sum.add_whole(term.values, term.weight)
-            else:
-                tensor_sum.add(term.values, term.weight)
+        for delta in deltas:
+            tensor_sum = self._deltas_of(delta.profile, delta.count)
+            tensor_sum.bound += delta.bound
+            tensor_sum.add(delta.values, samples)
+        for moment in moments:
+            moment_sum = self._moments_of(moment.profile, moment.mean_C.size)
+            moment_sum.bound += moment.bound
+            moment_sum.add(moment.mean_C, moment.variance_C, header.pictures)
         self.samples += 0 if header.content is Content.PROFILES else samples
         for name in map(str, header.precisions):
             self.samples_of[name] = self.samples_of.get(name, 0) + samples
@@ -114,11 +108,15 @@ class PartialSum:
         """
         self._require(other.architecture)
         self.weights.require_room(other.weights.bounds_S)
-        for key, tensor_sum in other.sums.items():
-            self._require_room(key, tensor_sum.bound)
+        for profile, tensor_sum in other.deltas.items():
+            _require_room(DELTAS, self.deltas.get(profile), tensor_sum.bound)
+        for profile, moment_sum in other.moments.items():
+            _require_room(MOMENTS, self.moments.get(profile), moment_sum.bound)
         self.weights.merge(other.weights)
-        for key, tensor_sum in list(other.sums.items()):
-            self._sum_of(key, tensor_sum.count).merge(tensor_sum)
+        for profile, tensor_sum in list(other.deltas.items()):
+            self._deltas_of(profile, tensor_sum.count).merge(tensor_sum)
+        for profile, moment_sum in list(other.moments.items()):
+            self._moments_of(profile, moment_sum.count).merge(moment_sum)
         self.samples += other.samples
         self.samples_of = _counts(self.samples_of, other.samples_of)
         self.pictures_of = _counts(self.pictures_of, other.pictures_of)
@@ -153,34 +151,36 @@ class PartialSum:
 
     def _moved_together(self, base: Tensors, specs: Sequence[TensorSpec], profile: str, samples: int) -> Tensors:
         base_N = np.concatenate([base[spec.name].reshape(-1) for spec in specs])
-        return _parted(specs, self._moved(base_N, (profile, DELTAS), samples))
-
-    def _moved(self, base_N: Float32, key: Key, samples: int) -> Float32:
-        moved_N, total_N = np.empty_like(base_N), self.sums[key].settled().astype(np.float64)
+        moved_N, total_N = np.empty_like(base_N), self.deltas[profile].settled().astype(np.float64)
         self._kernel.move(moved_N, base_N, total_N, samples * 2.0**DELTA_BITS)
-        return moved_N
+        return _parted(specs, moved_N)
 
     def _pooled(self, segment: Segment, precision: str) -> Tensors:
-        unit = self.pictures_of[precision] * 2.0**MOMENT_BITS
-        mean_C, square_C = (self.sums[precision, name].settled() / unit for name in (MEANS, SQUARES))
+        mean_C, variance_C = self.moments[precision].pooled(self.pictures_of[precision])
         moments_N = np.empty(2 * mean_C.size, dtype=np.float32)
         mean_at, variance_at = segment.moments
-        moments_N[mean_at], moments_N[variance_at] = mean_C, np.maximum(square_C - mean_C**2, 0.0)
+        moments_N[mean_at], moments_N[variance_at] = mean_C, variance_C
         return _parted(segment.specs, moments_N)
 
-    def _sum_of(self, key: Key, size: int) -> TensorSum:
-        if key not in self.sums:
-            self.sums[key] = TensorSum(size, self._kernel)
-        return self.sums[key]
+    def _deltas_of(self, profile: str, count: int) -> TensorSum:
+        if profile not in self.deltas:
+            self.deltas[profile] = TensorSum(count, self._kernel)
+        return self.deltas[profile]
+
+    def _moments_of(self, profile: str, count: int) -> MomentSum:
+        if profile not in self.moments:
+            self.moments[profile] = MomentSum(count, self._kernel)
+        return self.moments[profile]
 
     def _require(self, architecture: str) -> None:
         if architecture != self.architecture:
             raise MergeError(f"update of {architecture}: expected {self.architecture}")
 
-    def _require_room(self, key: Key, bound: int) -> None:
-        total = bound + (self.sums[key].bound if key in self.sums else 0)
-        if total > HEADROOM:
-            raise MergeError(f"tensor {key[1]}: sums of up to {total} do not fit 64 bits, expected at most {HEADROOM}")
+
+def _require_room(name: str, sum_: TensorSum | MomentSum | None, bound: int) -> None:
+    total = bound + (sum_.bound if sum_ is not None else 0)
+    if total > HEADROOM:
+        raise MergeError(f"tensor {name}: sums of up to {total} do not fit 64 bits, expected at most {HEADROOM}")
 
 
 def check_headroom(update: CodedPayload, samples: int) -> None:
@@ -194,9 +194,12 @@ def check_headroom(update: CodedPayload, samples: int) -> None:
     if (bounds_S > most).any():
         index = int((bounds_S > most).argmax())
         raise _no_room(update.header.layout.weights[index].name, int(bounds_S[index]), samples)
-    for term in _terms(update, samples):
-        if term.bound > most:
-            raise _no_room(term.key[1], term.bound, term.weight)
+    for delta in _deltas(update, samples):
+        if delta.bound > most:
+            raise _no_room(DELTAS, delta.bound, samples)
+    for moment in _moments(update):
+        if moment.bound > most:
+            raise _no_room(MOMENTS, moment.bound, update.header.pictures)
 
 
 def _no_room(name: str, bound: int, weight: int) -> MergeError:
@@ -207,36 +210,36 @@ def _no_room(name: str, bound: int, weight: int) -> MergeError:
 
 
 @dataclass(frozen=True, slots=True)
-class _Term:
-    """One addend but the weights: its sum, how many values, what they are, their weight, and how far they reach."""
+class _Deltas:
+    """All side tensors of a profile, or the shared ones, together, and how far they can move their sums."""
 
-    key: Key
-    size: int
-    values: Coded | Float64
-    weight: int
+    profile: str
+    count: int
+    values: Grouped
     bound: int
 
 
-def _terms(update: CodedPayload, samples: int) -> Iterator[_Term]:
-    """Of each profile and of what is shared: all deltas, all means, all squares together."""
-    layout, pictures = update.header.layout, update.header.pictures
-    for segment in layout.delta_segments:
-        deltas_N = update.deltas_N[segment.place]
-        bound = bound_of(DELTAS, whole(Dense(deltas_N).peak()), samples)
-        yield _Term((segment.profile, DELTAS), deltas_N.size, Dense(deltas_N), samples, bound)
-    for segment in layout.absolute_segments if pictures else ():
-        moments_N, (mean_at, variance_at) = update.absolutes_N[segment.place], segment.moments
-        mean_C = scaled(moments_N[mean_at], MOMENT_BITS)
-        # The square is of the rounded mean: then what one device sent comes back as its own variance.
-        square_C = scaled(moments_N[variance_at] + np.square(mean_C * 2.0**-MOMENT_BITS), MOMENT_BITS)
-        for name, whole_C in ((MEANS, mean_C), (SQUARES, square_C)):
-            bound = bound_of(name, _largest(whole_C), pictures)
-            yield _Term((segment.profile, name), whole_C.size, whole_C, pictures, bound)
+@dataclass(frozen=True, slots=True)
+class _Moments:
+    """All moments of a profile together, and how far they can move their sums."""
+
+    profile: str
+    mean_C: Float32
+    variance_C: Float32
+    bound: int
 
 
-def _largest(values_C: Float64) -> float:
-    """The largest magnitude; not a number if a value is none."""
-    return float(np.maximum(values_C.max(), -values_C.min()))
+def _deltas(update: CodedPayload, samples: int) -> Iterator[_Deltas]:
+    for segment in update.header.layout.delta_segments:
+        values, count = update.deltas.part(segment.tensors, segment.place), segment.place.stop - segment.place.start
+        yield _Deltas(segment.profile, count, values, bound_of(DELTAS, whole(values.peak()), samples))
+
+
+def _moments(update: CodedPayload) -> Iterator[_Moments]:
+    pictures = update.header.pictures
+    for segment in update.header.layout.absolute_segments if pictures else ():
+        mean_C, variance_C = (update.absolutes_N[segment.place].take(at) for at in segment.moments)
+        yield _Moments(segment.profile, mean_C, variance_C, moment_bound(mean_C, variance_C, pictures))
 
 
 def _shared_layout(architecture: str) -> Layout:

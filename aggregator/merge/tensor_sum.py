@@ -4,9 +4,10 @@ from typing import Final
 
 import numpy as np
 
-from aggregator.merge.fixed_point import Float64, Int64
+from aggregator.merge.fixed_point import Int64
 from aggregator.merge.kernel import Kernel
 from protocol.codec.coded import Coded, Raw
+from protocol.codec.together import Grouped, Ranged
 from protocol.precision import UInt8
 
 FLOATS: Final = 2
@@ -28,19 +29,18 @@ class TensorSum:
         self._sum_N: Int64 = np.zeros(count, dtype=np.int64)
         self._waiting: list[tuple[int, UInt8]] = []
 
-    def add(self, coded: Coded, weight: int) -> None:
-        """An update's tensor."""
-        if isinstance(coded, Raw):
-            packed = coded.packed
+    def add(self, values: Coded | Grouped, weight: int) -> None:
+        """An update's tensor, or all of its small ones."""
+        if isinstance(values, Ranged):
+            self._kernel.add_codes(self._sum_N, values.codes_N, values.low_S, values.step_S, values.sizes_S, weight)
+            return
+        if isinstance(values, Raw):
+            packed = values.packed
         else:
-            packed = np.ascontiguousarray(coded.values(), dtype="<f4").view(np.uint8)
+            packed = np.ascontiguousarray(values.values(), dtype="<f4").view(np.uint8)
         self._waiting.append((weight, packed))
         if len(self._waiting) == FLOATS:
             self._flush()
-
-    def add_whole(self, values_N: Float64, weight: int) -> None:
-        """Values that are whole numbers already."""
-        self._sum_N += values_N.astype(np.int64) * weight
 
     def merge(self, other: "TensorSum") -> None:
         """All of another sum of the same tensor."""

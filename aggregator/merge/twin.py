@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from aggregator.merge.fixed_point import BLOCK, DELTA_BITS, Float64, Int64, scaled
+from aggregator.merge.fixed_point import BLOCK, DELTA_BITS, MOMENT_BITS, Float64, Int64, scaled
 from protocol.codec.bitpack import choose
 from protocol.precision import Float32, UInt8
 
@@ -31,6 +31,28 @@ def add_floats(sum_N: Int64, vectors: Sequence[UInt8], weights_K: Int64, /) -> N
             if not (np.abs(whole_B) < 2.0**63).all():
                 raise ValueError("a value does not fit 64 bits")
             sum_N[part] += whole_B.astype(np.int64) * weight
+
+
+def add_codes(sum_N: Int64, codes_N: UInt8, low_S: Float64, step_S: Float64, sizes_S: Int64, weight: int, /) -> None:
+    """`kernel.Kernel.add_codes`."""
+    fit = low_S.size == step_S.size == sizes_S.size and codes_N.size == sum_N.size == sizes_S.sum()
+    if not fit or (sizes_S < 0).any():
+        raise ValueError("expected a code for every sum, and sizes that add up")
+    values_N = (codes_N * np.repeat(step_S, sizes_S) + np.repeat(low_S, sizes_S)).astype(np.float32)
+    whole_N = scaled(values_N, DELTA_BITS)
+    if not (np.abs(whole_N) < 2.0**63).all():
+        raise ValueError("a value does not fit 64 bits")
+    sum_N += whole_N.astype(np.int64) * weight
+
+
+def add_moments(sum_C: Int64, squares_C: Int64, mean_C: Float32, variance_C: Float32, weight: int, /) -> None:
+    """`kernel.Kernel.add_moments`."""
+    whole_C = scaled(mean_C, MOMENT_BITS)
+    square_C = scaled(variance_C + np.square(whole_C * 2.0**-MOMENT_BITS), MOMENT_BITS)
+    if not (np.maximum(np.abs(whole_C), np.abs(square_C)) < 2.0**63).all():
+        raise ValueError("a value does not fit 64 bits")
+    sum_C += whole_C.astype(np.int64) * weight
+    squares_C += square_C.astype(np.int64) * weight
 
 
 def add_signs(

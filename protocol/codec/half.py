@@ -24,7 +24,6 @@ _TOP: Final = 15
 _LOWEST: Final = -120
 _HIGHEST: Final = 113
 """Exponents for which h·2^e neither loses a half's bits to float32's subnormals nor overflows float32."""
-_TALLEST: Final = float(np.finfo(np.float32).max)
 _BLOCK: Final = 1 << 14
 
 
@@ -70,12 +69,13 @@ def from_halves(halves_N: Float16, exponents_S: Int8, what: str, sizes_S: Sizes 
     if exponents_S.min() < _LOWEST or exponents_S.max() > _HIGHEST:
         found = f"{exponents_S.min()} to {exponents_S.max()}"
         raise Malformed(f"{what}: exponent {found}, expected {_LOWEST} to {_HIGHEST}")
-    values_N = finite(halves_N.astype(np.float32), what).astype(np.float64)
-    powers_S = np.exp2(exponents_S.astype(np.float64))
-    values_N *= powers_S if sizes_S is None else np.repeat(powers_S, sizes_S)
-    if values_N.max() > _TALLEST or values_N.min() < -_TALLEST:
+    values_N, powers_S = halves_N.astype(np.float32), np.exp2(exponents_S.astype(np.float32))
+    with np.errstate(over="ignore", invalid="ignore"):
+        values_N *= powers_S if sizes_S is None else np.repeat(powers_S, sizes_S)  # exact: powers of two
+    if not np.isfinite(values_N).all():
+        finite(halves_N, what)
         raise Malformed(f"{what}: a value overflows float32", Refusal.NOT_FINITE)
-    return values_N.astype(np.float32)
+    return values_N
 
 
 def _parts(count: int) -> list[slice]:

@@ -18,15 +18,21 @@ from protocol.precision import parse_several
 
 @dataclass(frozen=True)
 class Segment:
-    """Where the tensors of one profile, or the shared ones, lie among `deltas` or `absolutes`."""
+    """Which tensors among `deltas` or `absolutes` are one profile's, or shared, and where their values lie."""
 
     profile: str
     specs: tuple[TensorSpec, ...]
+    first: int
     start: int
+
+    @property
+    def tensors(self) -> slice:
+        """Which of them."""
+        return slice(self.first, self.first + len(self.specs))
 
     @cached_property
     def place(self) -> slice:
-        """All of them."""
+        """Their values."""
         return slice(self.start, self.start + sum(spec.size for spec in self.specs))
 
     @cached_property
@@ -101,8 +107,8 @@ def layout_of(architecture: str, precision: str, *, whole: bool, shared: bool, m
 
 def _segments(specs: tuple[TensorSpec, ...]) -> tuple[Segment, ...]:
     segments: list[Segment] = []
-    start = 0
+    first = start = 0
     for profile in dict.fromkeys(spec.profile for spec in specs):
-        segments.append(Segment(profile, tuple(spec for spec in specs if spec.profile == profile), start))
-        start = segments[-1].place.stop
+        segments.append(Segment(profile, tuple(spec for spec in specs if spec.profile == profile), first, start))
+        first, start = segments[-1].tensors.stop, segments[-1].place.stop
     return tuple(segments)

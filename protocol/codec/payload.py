@@ -28,7 +28,7 @@ from protocol.codec.recipe import Recipe
 from protocol.codec.rotation import stream
 from protocol.codec.run import RunLayout, SignRun
 from protocol.codec.stochastic_sign import StochasticSign
-from protocol.codec.together import GroupCodec
+from protocol.codec.together import GroupCodec, Grouped, Plain
 from protocol.errors import LocalProtocolError, Malformed, RemoteProtocolError, Unsupported
 from protocol.precision import Float32, Precision, join, parse_several
 from protocol.reader import Reader
@@ -111,14 +111,14 @@ class CodedPayload:
         header: its header.
         apart: weights that were read one by one, by name.
         run: weights that were read all at once, in the layout's order.
-        deltas_N: all of `Layout.deltas`, one after the other.
+        deltas: all of `Layout.deltas`, one after the other.
         absolutes_N: all of `Layout.absolutes` likewise.
     """
 
     header: Header
     apart: Mapping[str, Coded]
     run: SignRun | None
-    deltas_N: Float32
+    deltas: Grouped
     absolutes_N: Float32
 
     @property
@@ -179,7 +179,7 @@ def decode(data: bytes | memoryview) -> Payload:
     layout = coded.header.layout
     weights = coded.weights
     tensors = {spec.name: weights[spec.name].values().reshape(spec.shape) for spec in layout.weights}
-    for specs, values_N in ((layout.deltas, coded.deltas_N), (layout.absolutes, coded.absolutes_N)):
+    for specs, values_N in ((layout.deltas, coded.deltas.values()), (layout.absolutes, coded.absolutes_N)):
         start = 0
         for spec in specs:
             tensors[spec.name] = values_N[start : start + spec.size].reshape(spec.shape)
@@ -197,12 +197,12 @@ def read(data: bytes | memoryview) -> CodedPayload:
     plan, nothing = _plan(header), np.zeros(0, dtype=np.float32)
     layout, run = plan.layout, plan.run.read(reader) if plan.run else None
     apart = {} if run else _apart(plan, reader)
-    deltas_N = plan.deltas.read(reader, layout.delta_sizes) if layout.deltas else nothing
-    absolutes_N = plan.absolutes.read(reader, layout.absolute_sizes) if layout.absolutes else nothing
+    deltas = plan.deltas.read(reader, layout.delta_sizes) if layout.deltas else Plain(nothing)
+    absolutes_N = plan.absolutes.read(reader, layout.absolute_sizes).values() if layout.absolutes else nothing
     if (absolutes_N[layout.variances] < 0).any():
         raise Malformed("a variance below zero")
     reader.finish()
-    return CodedPayload(header, apart, run, deltas_N, absolutes_N)
+    return CodedPayload(header, apart, run, deltas, absolutes_N)
 
 
 def _apart(plan: "_Plan", reader: Reader) -> dict[str, Coded]:

@@ -8,17 +8,83 @@ of operations. Each keeps a range or an exponent of its own; values are laid out
     half          int8 exponent of each tensor; then a float16 a value (`half`)
 """
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from protocol.codec.half import Sizes, exponents_of, from_halves, to_halves
 from protocol.codec.uniform import drawn
 from protocol.errors import Malformed
-from protocol.precision import Float32
+from protocol.precision import Float32, UInt8
 from protocol.reader import Reader
 
 _TOP = 255
+
+
+class Grouped(Protocol):
+    """The N finite values of S small tensors, checked but perhaps not yet spread out."""
+
+    def values(self) -> Float32:
+        """float32[N]."""
+        ...
+
+    def peak(self) -> float:
+        """The largest magnitude."""
+        ...
+
+    def part(self, tensors: slice, place: slice) -> "Grouped":
+        """Some tensors alone, whose values lie at that place."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """float32[N] as they are."""
+
+    values_N: Float32
+
+    def values(self) -> Float32:
+        """float32[N]."""
+        return self.values_N
+
+    def peak(self) -> float:
+        """The largest magnitude."""
+        return float(np.maximum(self.values_N.max(), -self.values_N.min()))
+
+    def part(self, tensors: slice, place: slice) -> "Plain":  # noqa: ARG002
+        """The values at that place."""
+        return Plain(self.values_N[place])
+
+
+@dataclass(frozen=True, slots=True)
+class Ranged:
+    """A byte a value between its tensor's ends: float32(code · step + low), computed in float64."""
+
+    low_S: npt.NDArray[np.float64]
+    high_S: npt.NDArray[np.float64]
+    sizes_S: Sizes
+    codes_N: UInt8
+
+    @property
+    def step_S(self) -> npt.NDArray[np.float64]:
+        """What a code is worth, float64[S]."""
+        return (self.high_S - self.low_S) / _TOP
+
+    def values(self) -> Float32:
+        """float32[N]."""
+        values_N = self.codes_N * np.repeat(self.step_S, self.sizes_S)
+        values_N += np.repeat(self.low_S, self.sizes_S)
+        return values_N.astype(np.float32)
+
+    def peak(self) -> float:
+        """The end that lies furthest out: no value lies further, since ends are float32 and rounding is monotone."""
+        return float(np.maximum(self.high_S.max(), -self.low_S.min()))
+
+    def part(self, tensors: slice, place: slice) -> "Ranged":
+        """Some tensors' ends and codes."""
+        return Ranged(self.low_S[tensors], self.high_S[tensors], self.sizes_S[tensors], self.codes_N[place])
 
 
 class GroupCodec(Protocol):
@@ -28,8 +94,8 @@ class GroupCodec(Protocol):
         """Encode finite values; `sizes_S`, at least 1 each, add up to N."""
         ...
 
-    def read(self, reader: Reader, sizes_S: Sizes) -> Float32:
-        """Read float32[N].
+    def read(self, reader: Reader, sizes_S: Sizes) -> Grouped:
+        """Read N values.
 
         Raises:
             Incomplete: the bytes end too early.
@@ -45,9 +111,9 @@ class Floats:
         """The values' own bytes."""
         return np.ascontiguousarray(values_N, dtype="<f4").data.cast("B")
 
-    def read(self, reader: Reader, sizes_S: Sizes) -> Float32:
-        """float32[N]."""
-        return reader.floats(int(sizes_S.sum()), "side tensors")
+    def read(self, reader: Reader, sizes_S: Sizes) -> Plain:
+        """As they are."""
+        return Plain(reader.floats(int(sizes_S.sum()), "side tensors"))
 
 
 class Ranges:
@@ -63,16 +129,15 @@ class Ranges:
         codes_N = np.minimum(position_N + drawn(rng, values_N.size), _TOP).astype(np.uint8)
         return np.stack([low_S, high_S], axis=1).astype("<f4").tobytes() + codes_N.tobytes()
 
-    def read(self, reader: Reader, sizes_S: Sizes) -> Float32:
-        """float32[N]."""
-        low_S, high_S = reader.floats(2 * sizes_S.size, "ranges of side tensors").reshape(-1, 2).T.astype(np.float64)
+    def read(self, reader: Reader, sizes_S: Sizes) -> Ranged:
+        """Ends and codes; any byte is one."""
+        ends_2S = reader.floats(2 * sizes_S.size, "ranges of side tensors").reshape(-1, 2).T
+        low_S, high_S = np.ascontiguousarray(ends_2S, dtype=np.float64)
         if (low_S > high_S).any():
             wrong = int((low_S > high_S).argmax())
             raise Malformed(f"range of side tensor {wrong}: minimum {low_S[wrong]} is above maximum {high_S[wrong]}")
         codes_N = np.frombuffer(reader.take(int(sizes_S.sum()), "bytes of side tensors"), dtype=np.uint8)
-        values_N = codes_N * np.repeat((high_S - low_S) / _TOP, sizes_S)
-        values_N += np.repeat(low_S, sizes_S)
-        return values_N.astype(np.float32)
+        return Ranged(low_S, high_S, sizes_S, codes_N)
 
 
 class Halves:
@@ -84,9 +149,9 @@ class Halves:
         exponents_S = exponents_of(peaks_S)
         return exponents_S.tobytes() + to_halves(values_N, np.repeat(exponents_S, sizes_S)).tobytes()
 
-    def read(self, reader: Reader, sizes_S: Sizes) -> Float32:
-        """float32[N]."""
+    def read(self, reader: Reader, sizes_S: Sizes) -> Plain:
+        """Spread out."""
         what = "half floats of side tensors"
         exponents_S = np.frombuffer(reader.take(sizes_S.size, what), dtype=np.int8)
         halves_N = np.frombuffer(reader.take(2 * int(sizes_S.sum()), what), dtype="<f2")
-        return from_halves(halves_N, exponents_S, what, sizes_S)
+        return Plain(from_halves(halves_N, exponents_S, what, sizes_S))

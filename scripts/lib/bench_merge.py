@@ -42,8 +42,8 @@ from aggregator.model import GlobalModel
 from protocol.architecture import Role, Tensors
 from protocol.codec.payload import Content, Header, decode, encode
 
-UPDATES: Final = 256
-"""Of one of our rounds, of at most 1,024."""
+UPDATES: Final = 1000
+"""Of one of our rounds, of at most 1,024: what is done once, at its end, is shared by all."""
 FLOWER_UPDATES: Final = 16
 """Of one of Flower's, which holds them all in memory; from here on an update costs it the same."""
 DEVICES: Final = 4

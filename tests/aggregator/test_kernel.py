@@ -62,6 +62,65 @@ class KernelContract:
         product = round(float(value) * 2**32) * weight
         assert int(total[0]) == (product + 2**63) % 2**64 - 2**63
 
+    @given(st.lists(st.integers(1, 40), min_size=1, max_size=9), SEEDS, st.sampled_from([1e-3, 1.0, 1e4, 1e6]))
+    def test_codes_are_values_of_their_tensor_s_range(self, sizes: list[int], seed: int, scale: float) -> None:
+        rng = np.random.default_rng(seed)
+        low = (rng.standard_normal(len(sizes)) * scale).astype(np.float32).astype(np.float64)
+        step = rng.random(len(sizes)) * scale / 255
+        codes = rng.integers(0, 256, sum(sizes), dtype=np.uint8)
+        total = rng.integers(-(2**58), 2**58, codes.size)
+        expected = total.copy()
+        self.kernel.add_codes(total, codes, low, step, np.array(sizes), 100)
+        at = 0
+        for tensor, size in enumerate(sizes):
+            for code in codes[at : at + size]:
+                value = np.float32(int(code) * step[tensor] + low[tensor])
+                expected[at] += np.int64(np.rint(value * np.float64(2**32))) * 100
+                at += 1
+        np.testing.assert_array_equal(total, expected)
+
+    @pytest.mark.parametrize(
+        ("low", "step"), [(np.nan, 1), (0, np.nan), (np.inf, 1), (-np.inf, 1), (2.0**31, 0), (0, 2.0**24)]
+    )
+    def test_ranges_that_are_no_integers_of_64_bits_are_refused(self, low: float, step: float) -> None:
+        total, ends, steps = np.zeros(3, dtype=np.int64), np.array([0.0, low]), np.array([1.0, step])
+        with np.errstate(invalid="ignore"), pytest.raises(ValueError, match="64 bits"):
+            self.kernel.add_codes(total, np.full(3, 255, np.uint8), ends, steps, np.array([1, 2]), 1)
+        assert not total.any()
+
+    @pytest.mark.parametrize("sizes", [[1, 1], [2, 2], [4, -1], [3]])
+    def test_tensors_that_do_not_make_up_the_sum_are_refused(self, sizes: list[int]) -> None:
+        ends = np.zeros(2)
+        with pytest.raises(ValueError, match="add up"):
+            self.kernel.add_codes(np.zeros(3, np.int64), np.zeros(3, np.uint8), ends, ends, np.array(sizes), 1)
+
+    @given(SIZES, SEEDS, st.sampled_from([0.001, 1.0, 3000.0, 1e5]), st.sampled_from([1, 300, 60_000]))
+    def test_moments_are_rounded_once_and_the_square_is_of_the_rounded_mean(
+        self, size: int, seed: int, scale: float, pictures: int
+    ) -> None:
+        rng = np.random.default_rng(seed)
+        mean = (rng.standard_normal(size) * scale).astype(np.float32)
+        variance = (rng.random(size) * scale).astype(np.float32)
+        sums, squares = rng.integers(-(2**60), 2**60, (2, size))
+        expected, expected_squares = sums.copy(), squares.copy()
+        self.kernel.add_moments(sums, squares, mean, variance, pictures)
+        whole = np.rint(mean * np.float64(2**20))
+        expected += whole.astype(np.int64) * pictures
+        expected_squares += np.rint((variance + (whole / 2**20) ** 2) * 2**20).astype(np.int64) * pictures
+        np.testing.assert_array_equal(sums, expected)
+        np.testing.assert_array_equal(squares, expected_squares)
+
+    @pytest.mark.parametrize(
+        ("mean", "variance"), [(np.nan, 1), (1, np.nan), (np.inf, 1), (1, np.inf), (4e6, 1), (1, 1e14)]
+    )
+    def test_moments_that_are_no_integers_of_64_bits_are_refused(self, mean: float, variance: float) -> None:
+        sums, squares = np.zeros((2, 2), dtype=np.int64)
+        moments = np.array([[1, mean], [1, variance]], dtype=np.float32)
+        with pytest.raises(ValueError, match="64 bits"):
+            self.kernel.add_moments(sums, squares, *moments, 1)
+        assert not sums.any()
+        assert not squares.any()
+
     @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 2.0**31, -(2.0**40)])
     def test_floats_that_are_no_integers_of_64_bits_are_refused(self, value: float) -> None:
         values = np.array([1, value], dtype="<f4").view(np.uint8)
@@ -140,6 +199,14 @@ class TestNative(KernelContract):
     WRONG: ClassVar[dict[str, tuple[str, tuple[Any, ...]]]] = {
         "too short a vector": ("add_floats", (np.zeros(3, np.int64), [np.zeros(11, np.uint8)], np.ones(1, np.int64))),
         "no weight": ("add_floats", (np.zeros(3, np.int64), [np.zeros(12, np.uint8)], np.ones(0, np.int64))),
+        "a mean too few": (
+            "add_moments",
+            (np.zeros(3, np.int64), np.zeros(3, np.int64), np.zeros(2, np.float32), np.zeros(3, np.float32), 1),
+        ),
+        "a sum of squares too many": (
+            "add_moments",
+            (np.zeros(3, np.int64), np.zeros(4, np.int64), np.zeros(3, np.float32), np.zeros(3, np.float32), 1),
+        ),
         "too many vectors": ("count", (np.zeros((4, 2), np.uint8), 4, [np.zeros(2, np.uint8)] * (GROUP + 1))),
         "planes of no size": ("count", (np.zeros(7, np.uint8), 4, [])),
         "no level": ("count", (np.zeros(7, np.uint8), 0, [])),

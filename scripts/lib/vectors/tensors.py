@@ -154,7 +154,7 @@ def _group(name: str, sizes: Sequence[int]) -> Vector:
     values_N = np.sin(np.arange(1, sizes_S.sum() + 1)).astype(np.float32)
     values_N[-1] *= 1000
     data = bytes(GROUPS[name].encode(values_N, sizes_S, np.random.default_rng(0)))
-    decoded_N = GROUPS[name].read(Reader(data), sizes_S)
+    decoded_N = GROUPS[name].read(Reader(data), sizes_S).values()
     return {"codec": name, "sizes": list(sizes), "bytes": data.hex(), "values": hexadecimal(decoded_N)}
 
 

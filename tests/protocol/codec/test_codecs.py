@@ -352,7 +352,7 @@ class GroupContract:
 
     def test_each_keeps_its_own_precision(self) -> None:
         reader, ends = Reader(self.encode()), SIZES.cumsum()[:-1]
-        decoded_N = self.group.read(reader, SIZES)
+        decoded_N = self.group.read(reader, SIZES).values()
         reader.finish()
         for part, wanted in zip(np.split(decoded_N, ends), np.split(SIDE, ends), strict=True):
             assert np.abs(part - wanted).max() <= np.ptp(wanted) / 255 + np.abs(wanted).max() * 2.0**-10
@@ -368,7 +368,7 @@ class GroupContract:
     def test_any_bytes_are_finite_or_refused(self, data: bytes) -> None:
         """BF-042, BF-043."""
         try:
-            assert np.isfinite(self.group.read(Reader(data), SIZES)).all()
+            assert np.isfinite(self.group.read(Reader(data), SIZES).values()).all()
         except RemoteProtocolError:
             return
 
