@@ -194,7 +194,7 @@ static double reach_of(const double *low, const double *step, Py_ssize_t tensors
         double below = low[s] < 0 ? -low[s] : low[s], above = low[s] + 255 * step[s];
         above = above < 0 ? -above : above;
         double most = (below > above ? below : above) * UNIT * 1.001 + 1.0;
-        reach = most < reach ? reach : most;
+        reach = most < reach || reach != reach ? reach : most; /* what is no number stays none */
     }
     return reach;
 }

@@ -83,9 +83,9 @@ class KernelContract:
         ("low", "step"), [(np.nan, 1), (0, np.nan), (np.inf, 1), (-np.inf, 1), (2.0**31, 0), (0, 2.0**24)]
     )
     def test_ranges_that_are_no_integers_of_64_bits_are_refused(self, low: float, step: float) -> None:
-        total, ends, steps = np.zeros(3, dtype=np.int64), np.array([0.0, low]), np.array([1.0, step])
+        total, ends, steps = np.zeros(3, dtype=np.int64), np.array([low, 0.0]), np.array([step, 1.0])
         with np.errstate(invalid="ignore"), pytest.raises(ValueError, match="64 bits"):
-            self.kernel.add_codes(total, np.full(3, 255, np.uint8), ends, steps, np.array([1, 2]), 1)
+            self.kernel.add_codes(total, np.full(3, 255, np.uint8), ends, steps, np.array([2, 1]), 1)
         assert not total.any()
 
     @pytest.mark.parametrize("sizes", [[1, 1], [2, 2], [4, -1], [3]])
