@@ -21,7 +21,6 @@ from aggregator.room import Room
 from aggregator.rounds import ACCEPTING
 from aggregator.store import Round, Task, TaskState, Update
 from aggregator.uploads import Upload
-from protocol.codec.coded import Dense
 from protocol.codec.payload import CodedPayload, Content, fp32_bytes, read, read_header
 from protocol.errors import Refusal, RemoteProtocolError
 from protocol.messages import Manifest, Need, Outcome, Receipt
@@ -186,7 +185,7 @@ def _require_steps(task: Task, payload: CodedPayload) -> None:
 
 def _norm(payload: CodedPayload) -> float:
     """Euclidean norm of all deltas together; moments are no deltas."""
-    return math.hypot(Dense(payload.deltas.values()).norm(), *(coded.norm() for coded in payload.weights.values()))
+    return math.hypot(payload.deltas.norm(), *(coded.norm() for coded in payload.weights.values()))
 
 
 def _accept(session: Session, room: Room, task: Task, manifest: Manifest, payload: CodedPayload) -> None:

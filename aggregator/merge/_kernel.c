@@ -165,25 +165,10 @@ static PyObject *add_floats(PyObject *module, PyObject *args)
 
 /* ---- codes of one byte ---------------------------------------------------------------------------------------- */
 
-FAST static void add_small_codes(uint64_t *restrict sum, const uint8_t *restrict code, Py_ssize_t n, double low,
-                                 double step, double weight)
+FAST static void spread(float *restrict x, const uint8_t *restrict code, Py_ssize_t n, double low, double step)
 {
-    for (Py_ssize_t i = 0; i < n; i++) {
-        float x = (float)(code[i] * step + low);
-        double whole = (x * UNIT + MAGIC) - MAGIC, product = whole * weight + MAGIC;
-        uint64_t bits;
-        memcpy(&bits, &product, sizeof bits);
-        sum[i] += bits - MAGIC_BITS;
-    }
-}
-
-FAST static void add_large_codes(uint64_t *restrict sum, const uint8_t *restrict code, Py_ssize_t n, double low,
-                                 double step, int64_t weight)
-{
-    for (Py_ssize_t i = 0; i < n; i++) {
-        float x = (float)(code[i] * step + low);
-        sum[i] += (uint64_t)(int64_t)__builtin_rint(x * UNIT) * (uint64_t)weight;
-    }
+    for (Py_ssize_t i = 0; i < n; i++)
+        x[i] = (float)(code[i] * step + low);
 }
 
 /* The largest magnitude that codes stand for in fixed point, and to spare; not a number if an end is none. */
@@ -226,11 +211,16 @@ static PyObject *add_codes(PyObject *module, PyObject *args)
             const uint8_t *code = codes.buf;
             const double *lows = low.buf, *steps = step.buf;
             Py_BEGIN_ALLOW_THREADS
-            for (Py_ssize_t s = 0; s < tensors; into += size_of[s], code += size_of[s], s++)
-                if (small)
-                    add_small_codes(into, code, size_of[s], lows[s], steps[s], (double)weight);
-                else
-                    add_large_codes(into, code, size_of[s], lows[s], steps[s], weight);
+            for (Py_ssize_t s = 0; s < tensors; s++)
+                for (Py_ssize_t left = size_of[s], size; left > 0; left -= size, into += size, code += size) {
+                    float x[PIECE];
+                    size = left < PIECE ? left : PIECE;
+                    spread(x, code, size, lows[s], steps[s]);
+                    if (small)
+                        add_small(into, x, size, (double)weight);
+                    else
+                        add_large(into, x, size, weight);
+                }
             Py_END_ALLOW_THREADS
             result = Py_NewRef(Py_None);
         }

@@ -7,7 +7,7 @@ import numpy as np
 from aggregator.merge.fixed_point import Int64
 from aggregator.merge.kernel import Kernel
 from protocol.codec.coded import Coded, Raw
-from protocol.codec.together import Grouped, Ranged
+from protocol.codec.together import Ranged
 from protocol.precision import UInt8
 
 FLOATS: Final = 2
@@ -29,7 +29,7 @@ class TensorSum:
         self._sum_N: Int64 = np.zeros(count, dtype=np.int64)
         self._waiting: list[tuple[int, UInt8]] = []
 
-    def add(self, values: Coded | Grouped, weight: int) -> None:
+    def add(self, values: Coded, weight: int) -> None:
         """An update's tensor, or all of its small ones."""
         if isinstance(values, Ranged):
             self._kernel.add_codes(self._sum_N, values.codes_N, values.low_S, values.step_S, values.sizes_S, weight)

@@ -141,7 +141,8 @@ class Network:
             case Kind.AVGPOOL:
                 x = x.mean((2, 3))
             case Kind.LINEAR:
-                x = functional.linear(_Flat.apply(x), weigh(layer), self._bias(layer))  # type: ignore[no-untyped-call]
+                x = _Flat.apply(x) if x.dim() > 2 else x  # type: ignore[no-untyped-call]
+                x = functional.linear(x, weigh(layer), self._bias(layer))
         return activate(layer, x) if layer.scale else x
 
     def weight(self, layer: Layer) -> Tensor:
@@ -282,8 +283,7 @@ class _Flat(Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        gradient = gradient.view(ctx.shape)
-        return gradient.contiguous(memory_format=torch.channels_last) if gradient.dim() == 4 else gradient
+        return gradient.view(ctx.shape).contiguous(memory_format=torch.channels_last)
 
 
 def _levels(pictures_NCHW: Tensor) -> Tensor:

@@ -34,11 +34,9 @@ def optimizer_for(model: Model, learning_rate: float) -> torch.optim.Optimizer:
             groups[_group_of(model, spec)]["params"].append(value)
     groups = [group for group in groups if group["params"]]
     optimizer = torch.optim.SGD(groups, lr=learning_rate, momentum=MOMENTUM, nesterov=True, fused=True)
-    for group in groups:
-        for value in group[
-            "params"
-        ]:  # a width drawn later has no gradient at first, and the fused step wants all or none
-            optimizer.state[value]["momentum_buffer"] = torch.zeros_like(value)
+    # A width that is drawn later has no gradient at first, and the fused step wants buffers for all or for none.
+    for value in (value for group in groups for value in group["params"]):
+        optimizer.state[value]["momentum_buffer"] = torch.zeros_like(value)
     return optimizer
 
 

@@ -52,6 +52,10 @@ class Dense:
         """Largest magnitude; not a number if a value is none."""
         return float(np.maximum(self.values_N.max(), -self.values_N.min()))
 
+    def part(self, tensors: slice, place: slice) -> "Dense":  # noqa: ARG002 (`together.Grouped`)
+        """The values at that place."""
+        return Dense(self.values_N[place])
+
 
 @dataclass(frozen=True, slots=True)
 class Raw:

@@ -22,13 +22,13 @@ import numpy.typing as npt
 from protocol import networks
 from protocol.architecture import Architecture, Tensors, TensorSpec
 from protocol.codec.base import RunCodec, TensorCodec
-from protocol.codec.coded import Coded
+from protocol.codec.coded import Coded, Dense
 from protocol.codec.layout import Layout, layout_of
 from protocol.codec.recipe import Recipe
 from protocol.codec.rotation import stream
 from protocol.codec.run import RunLayout, SignRun
 from protocol.codec.stochastic_sign import StochasticSign
-from protocol.codec.together import GroupCodec, Grouped, Plain
+from protocol.codec.together import GroupCodec, Grouped
 from protocol.errors import LocalProtocolError, Malformed, RemoteProtocolError, Unsupported
 from protocol.precision import Float32, Precision, join, parse_several
 from protocol.reader import Reader
@@ -197,7 +197,7 @@ def read(data: bytes | memoryview) -> CodedPayload:
     plan, nothing = _plan(header), np.zeros(0, dtype=np.float32)
     layout, run = plan.layout, plan.run.read(reader) if plan.run else None
     apart = {} if run else _apart(plan, reader)
-    deltas = plan.deltas.read(reader, layout.delta_sizes) if layout.deltas else Plain(nothing)
+    deltas = plan.deltas.read(reader, layout.delta_sizes) if layout.deltas else Dense(nothing)
     absolutes_N = plan.absolutes.read(reader, layout.absolute_sizes).values() if layout.absolutes else nothing
     if (absolutes_N[layout.variances] < 0).any():
         raise Malformed("a variance below zero")

@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from protocol.codec.coded import Coded, Dense
 from protocol.codec.half import Sizes, exponents_of, from_halves, to_halves
 from protocol.codec.uniform import drawn
 from protocol.errors import Malformed
@@ -23,39 +24,12 @@ from protocol.reader import Reader
 _TOP = 255
 
 
-class Grouped(Protocol):
-    """The N finite values of S small tensors, checked but perhaps not yet spread out."""
-
-    def values(self) -> Float32:
-        """float32[N]."""
-        ...
-
-    def peak(self) -> float:
-        """The largest magnitude."""
-        ...
+class Grouped(Coded, Protocol):
+    """The N finite values of S small tensors."""
 
     def part(self, tensors: slice, place: slice) -> "Grouped":
         """Some tensors alone, whose values lie at that place."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Plain:
-    """float32[N] as they are."""
-
-    values_N: Float32
-
-    def values(self) -> Float32:
-        """float32[N]."""
-        return self.values_N
-
-    def peak(self) -> float:
-        """The largest magnitude."""
-        return float(np.maximum(self.values_N.max(), -self.values_N.min()))
-
-    def part(self, tensors: slice, place: slice) -> "Plain":  # noqa: ARG002
-        """The values at that place."""
-        return Plain(self.values_N[place])
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +51,10 @@ class Ranged:
         values_N = self.codes_N * np.repeat(self.step_S, self.sizes_S)
         values_N += np.repeat(self.low_S, self.sizes_S)
         return values_N.astype(np.float32)
+
+    def norm(self) -> float:
+        """Euclidean norm."""
+        return Dense(self.values()).norm()
 
     def peak(self) -> float:
         """The end that lies furthest out: no value lies further, since ends are float32 and rounding is monotone."""
@@ -111,9 +89,9 @@ class Floats:
         """The values' own bytes."""
         return np.ascontiguousarray(values_N, dtype="<f4").data.cast("B")
 
-    def read(self, reader: Reader, sizes_S: Sizes) -> Plain:
+    def read(self, reader: Reader, sizes_S: Sizes) -> Dense:
         """As they are."""
-        return Plain(reader.floats(int(sizes_S.sum()), "side tensors"))
+        return Dense(reader.floats(int(sizes_S.sum()), "side tensors"))
 
 
 class Ranges:
@@ -149,9 +127,9 @@ class Halves:
         exponents_S = exponents_of(peaks_S)
         return exponents_S.tobytes() + to_halves(values_N, np.repeat(exponents_S, sizes_S)).tobytes()
 
-    def read(self, reader: Reader, sizes_S: Sizes) -> Plain:
+    def read(self, reader: Reader, sizes_S: Sizes) -> Dense:
         """Spread out."""
         what = "half floats of side tensors"
         exponents_S = np.frombuffer(reader.take(sizes_S.size, what), dtype=np.int8)
         halves_N = np.frombuffer(reader.take(2 * int(sizes_S.sum()), what), dtype="<f2")
-        return Plain(from_halves(halves_N, exponents_S, what, sizes_S))
+        return Dense(from_halves(halves_N, exponents_S, what, sizes_S))

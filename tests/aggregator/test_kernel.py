@@ -88,6 +88,14 @@ class KernelContract:
             self.kernel.add_codes(total, np.full(3, 255, np.uint8), ends, steps, np.array([2, 1]), 1)
         assert not total.any()
 
+    def test_codes_of_large_tensors_are_added_across_pieces(self) -> None:
+        sizes, rng = np.array([2047, 2048, 1, 5000]), np.random.default_rng(3)
+        low, step = np.array([-1.0, 2.0, 0.5, -3.0]), np.array([0.01, 0.0, 0.1, 0.02])
+        codes = rng.integers(0, 256, sizes.sum(), dtype=np.uint8)
+        self.kernel.add_codes(total := np.zeros(codes.size, dtype=np.int64), codes, low, step, sizes, 5)
+        values = (codes * np.repeat(step, sizes) + np.repeat(low, sizes)).astype(np.float32)
+        np.testing.assert_array_equal(total, np.rint(values * np.float64(2**32)).astype(np.int64) * 5)
+
     @pytest.mark.parametrize("sizes", [[1, 1], [2, 2], [4, -1], [3]])
     def test_tensors_that_do_not_make_up_the_sum_are_refused(self, sizes: list[int]) -> None:
         ends = np.zeros(2)

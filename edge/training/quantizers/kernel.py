@@ -7,7 +7,7 @@ keeps on an accelerator are always the twin's.
 
 import os
 from functools import cache
-from typing import Final, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -16,7 +16,6 @@ from edge.training.quantizers import twin
 from edge.training.quantizers.grid import Grid
 
 Scalar = Tensor | float
-CPU: Final = "cpu"
 
 
 class Kernel(Protocol):
@@ -78,4 +77,4 @@ def chosen() -> Kernel:
 
 def kernel_for(values: Tensor) -> Kernel:
     """The kernel for values where torch has them."""
-    return chosen() if values.device.type == CPU and values.dtype == torch.float32 else twin
+    return chosen() if values.device.type == "cpu" and values.dtype == torch.float32 else twin
