@@ -233,7 +233,7 @@ class Agent:
     def _birth(self, session: int) -> Birth:
         return describe(
             self._parts.config,
-            self._parts.workshop.meter,
+            self._parts.workshop.meter.description,
             session=session,
             samples=self._parts.samples,
             model_digest=self._parts.installer.digest,

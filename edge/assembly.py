@@ -71,9 +71,13 @@ def assembled(config: Config, membership: Membership, journal: Journal, http: Po
         MembershipError: the device's key is damaged.
         OSError: the state folder cannot be written.
     """
-    device, folder, meter = membership.device, config.state_dir, ModelledMeter()
+    device, folder = membership.device, config.state_dir
     downloads = Downloads(folder / "downloads", config.aggregator, http)
-    with TrainerProcess(config.trainer_limits) as trainer, CrashLoop(journal) as crash_loop:
+    with (
+        ModelledMeter() as meter,
+        TrainerProcess(config.trainer_limits) as trainer,
+        CrashLoop(journal) as crash_loop,
+    ):
         workshop = Workshop(
             device=device,
             folder=_made(folder / WORK_FOLDER),

@@ -9,7 +9,7 @@ import psutil
 
 from edge.config import Config
 from edge.data import Dataset, load
-from edge.meters.base import Accuracy, Meter
+from edge.meters.base import Accuracy, Description
 from edge.work import TRAINABLE, can_train
 from protocol import networks
 from protocol.codec.recipe import STAGES
@@ -24,7 +24,7 @@ _ANY_SHAPE = (1, 32, 32)
 
 def describe(
     config: Config,
-    meter: Meter,
+    meter: Description,
     *,
     session: int,
     samples: int,

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge.meters.base import Meter
+from edge.meters.span import Span
 from edge.runtime import Pictures, Runtime
 from protocol.architecture import Shape
 from protocol.energy import inference_energy
@@ -68,9 +69,8 @@ def measure_cost(runtime: Runtime, meter: Meter) -> Cost:
     slot = runtime.require_current()
     network, precision = slot.network, Precision.parse(slot.precision)
     modelled_mj = inference_energy(network, precision).total_mj
-    before_mj = meter.read_mj()
+    span = Span(meter)
     latency = measure_latency(runtime.infer, network.input_shape)
     inferences = latency.runs + WARM_UP_RUNS
-    meter.note_work(modelled_mj * inferences)
-    energy_mj = (meter.read_mj() - before_mj) / inferences
-    return Cost(slot.precision, latency.p50_ms, energy_mj, meter.source)
+    energy = span.end(modelled_mj * inferences)
+    return Cost(slot.precision, latency.p50_ms, energy.mj / inferences, energy.source)

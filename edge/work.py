@@ -18,6 +18,7 @@ from edge.bases import Bases
 from edge.broadcasts import Broadcasts
 from edge.downloads import Downloads
 from edge.meters.base import Meter
+from edge.meters.span import Energy, Span
 from edge.outbox import Entry, Outbox
 from edge.residual import Residuals
 from edge.trainer_process import TrainerProcess, TrainingRequest
@@ -56,7 +57,7 @@ class Trained:
     """What training gave, and what it took."""
 
     result: TrainingResult
-    energy_mj: float
+    energy: Energy
 
 
 @dataclass(frozen=True)
@@ -152,10 +153,9 @@ class Workshop:
         result_path = self.folder / ("result.npz" if offer.epochs else "measured.npz")
         request = TrainingRequest(task, base, self.data, result_path, classes)
         timeout_s = max(MIN_PATIENCE_S, PATIENCE * left_s)
-        before_mj = self.meter.read_mj()
+        span = Span(self.meter)
         result = read_result(self.trainer.run(request, on_progress, timeout_s=timeout_s))
-        self.meter.note_work(_modelled_mj(offer, result.report.samples))
-        return Trained(result, self.meter.read_mj() - before_mj)
+        return Trained(result, span.end(_modelled_mj(offer, result.report.samples)))
 
     def encode(self, offer: Offer, trained: Trained) -> Entry:
         """Turn the result into bytes and keep them: in the outbox when this returns.
@@ -185,8 +185,8 @@ class Workshop:
             loss=report.loss,
             accuracy=report.accuracy,
             train_s=report.wall_s,
-            energy_mj=trained.energy_mj,
-            energy_source=self.meter.source,
+            energy_mj=trained.energy.mj,
+            energy_source=trained.energy.source,
         )
         entry = Entry(offer.shard, manifest, payload)
         if residual:  # before the outbox: what lies there is never trained, and so never encoded, again

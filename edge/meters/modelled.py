@@ -1,22 +1,32 @@
 """The meter of a device without one: it adds up what `protocol.energy` says the work must have taken."""
 
-from edge.meters.base import Accuracy
-from protocol.messages import EnergySource
+from types import TracebackType
+from typing import Final, Self
+
+from edge.meters.base import Accuracy, Description, Reading
+
+DESCRIPTION: Final = Description("none", Accuracy.MODEL, 0.0, 0.0, "arithmetic and memory traffic of noted work alone")
 
 
 class ModelledMeter:
     """Counts noted work alone; idle current is not in it."""
 
-    name = "none"
-    accuracy = Accuracy.MODEL
-    source = EnergySource.MODELLED
+    description = DESCRIPTION
 
     def __init__(self) -> None:
         self._total_mj = 0.0
 
-    def read_mj(self) -> float:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def read(self) -> Reading:
         """Millijoules of all work noted."""
-        return self._total_mj
+        return Reading(self._total_mj)
 
     def note_work(self, modelled_mj: float) -> None:
         """Add the work."""

@@ -24,7 +24,7 @@ def test_cost_is_a_measured_latency_and_a_modelled_energy(tmp_path: Path) -> Non
     assert 0 < cost.latency_ms < 1000
     assert cost.source is EnergySource.MODELLED
     assert cost.energy_mj == pytest.approx(inference_energy(NETWORK, Precision.parse("W8A8")).total_mj)
-    assert meter.accuracy is Accuracy.MODEL
+    assert meter.description.accuracy is Accuracy.MODEL
 
 
 def test_percentiles_are_in_order_and_of_single_pictures() -> None:
