@@ -51,6 +51,15 @@ class RunCodec(TensorCodec, Protocol):
         ...
 
 
+@runtime_checkable
+class StepCodec(TensorCodec, Protocol):
+    """A codec whose step may be announced, for each tensor its own."""
+
+    def with_step(self, step: float) -> TensorCodec:
+        """The codec of a tensor with this step, zero or more."""
+        ...
+
+
 class Coder(Protocol):
     """Turns codes into bytes and back, without loss."""
 

@@ -21,13 +21,12 @@ import numpy.typing as npt
 
 from protocol import networks
 from protocol.architecture import Architecture, Tensors, TensorSpec
-from protocol.codec.base import RunCodec, TensorCodec
+from protocol.codec.base import RunCodec, StepCodec, TensorCodec
 from protocol.codec.coded import Coded, Dense
 from protocol.codec.layout import Layout, layout_of
 from protocol.codec.recipe import Recipe
 from protocol.codec.rotation import stream
 from protocol.codec.run import RunLayout, SignRun
-from protocol.codec.stochastic_sign import StochasticSign
 from protocol.codec.together import GroupCodec, Grouped
 from protocol.errors import LocalProtocolError, Malformed, RemoteProtocolError, Unsupported
 from protocol.precision import Float32, Precision, join, parse_several
@@ -142,7 +141,7 @@ def encode(header: Header, tensors: Tensors, rng: np.random.Generator, steps: Se
         header: names architecture, recipe, precision, content and the pictures behind the moments.
         tensors: every tensor of `header.specs`, finite float32 in its shape.
         rng: for stochastic rounding.
-        steps: announced for `stosign`, one for each weight; without them each weight takes its own.
+        steps: announced for `stosign` or `step`, one for each weight; without them each takes its own, or the recipe's.
 
     Raises:
         LocalProtocolError: a tensor is missing, has another shape or is not finite, or there are steps for another
@@ -162,11 +161,11 @@ def encode(header: Header, tensors: Tensors, rng: np.random.Generator, steps: Se
 
 
 def _codecs(plan: "_Plan", steps: Sequence[float]) -> list[TensorCodec]:
-    if not steps or not isinstance(plan.weights, StochasticSign):
+    if not steps or not isinstance(plan.weights, StepCodec):
         return [plan.weights] * len(plan.seeded)
     if len(steps) != len(plan.seeded):
         raise LocalProtocolError(f"{len(steps)} steps for {len(plan.seeded)} weights: expected as many")
-    return [StochasticSign(step) for step in steps]
+    return [plan.weights.with_step(step) for step in steps]
 
 
 def decode(data: bytes | memoryview) -> Payload:

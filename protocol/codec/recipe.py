@@ -4,12 +4,13 @@ Stages joined by `+`, in the order of encoding:
 
     feedback    `ef` (error feedback) or `dgc` (the same with momentum correction, for sparse recipes); sender only
     sparse      `topk:p`: only a share p of a tensor's values, 0 < p < 1
-    quantizer   `fp32`, `half`, `uniform:b` (b from 1 to 8), `sign`, `stosign`, `eden:r` (r from 1 to 4, or between 0
-                and 1), `fedzip:z=z,k=k` (a share z in k clusters, k from 2 to 16); after `topk` it may be left out for
-                `half`
+    quantizer   `fp32`, `half`, `uniform:b` (b from 1 to 8), `step:Δ` (Δ above 0, at most 10), `sign`, `stosign`,
+                `eden:r` (r from 1 to 4, or between 0 and 1), `fedzip:z=z,k=k` (a share z in k clusters, k from 2 to
+                16); after `topk` it may be left out for `half`
     coder       `huffman` or `rc` instead of fixed lengths and Golomb codes, where a histogram can gain anything
 
-`stc:p` is `topk:p+sign`. Examples: `fp32`, `uniform:4+rc`, `ef+sign`, `eden:1`, `ef+stc:0.0025`, `fedzip:z=0.2,k=3`.
+`stc:p` is `topk:p+sign`. Examples: `fp32`, `uniform:4+rc`, `step:0.002+rc`, `ef+sign`, `eden:1`, `ef+stc:0.0025`,
+`fedzip:z=0.2,k=3`.
 """
 
 import re
@@ -27,6 +28,7 @@ from protocol.codec.plain import Plain
 from protocol.codec.range_coder import RangeCoder
 from protocol.codec.sign import Sign
 from protocol.codec.sparse import Sparse
+from protocol.codec.step import Step
 from protocol.codec.stochastic_sign import StochasticSign
 from protocol.codec.together import Floats, GroupCodec, Halves, Ranges
 from protocol.codec.uniform import Uniform
@@ -37,13 +39,15 @@ DEFAULT_RECIPE: Final = "ef+sign"
 STAGES: Final = (
     *("ef", "dgc"),
     "topk",
-    *("fp32", "half", "uniform", "sign", "stosign", "eden", "fedzip"),
+    *("fp32", "half", "uniform", "step", "sign", "stosign", "eden", "fedzip"),
     *("huffman", "rc"),
 )
 """Every stage this version can encode and decode, as an agent lists them in its birth."""
 
 _WARM_UP: Final = 0.25
 _DECIMALS: Final = 8
+_LARGEST_STEP: Final = 10
+"""Far above any change of a weight; the next power of ten would need a longer spelling."""
 
 _CODERS: Final[dict[str, Coder]] = {"huffman": Huffman(), "rc": RangeCoder()}
 _BITPACK: Final = Bitpack()
@@ -56,7 +60,7 @@ _UNTUNED: Final[dict[str, TensorCodec]] = {"fp32": Plain(), "half": Half(), "sig
 _NUMBER: Final = r"\d?\.?\d{1,8}"
 _LONG_FORM: Final = re.compile(
     rf"((?P<feedback>ef|dgc)\+)?(topk:(?P<topk>{_NUMBER})\+)?"
-    r"(?P<quantizer>fp32|half|sign|stosign|uniform|eden|fedzip)"
+    r"(?P<quantizer>fp32|half|sign|stosign|step|uniform|eden|fedzip)"
     rf"(:(?P<rate>{_NUMBER})|:z=(?P<share>{_NUMBER}),k=(?P<clusters>\d{{1,2}}))?"
     r"(\+(?P<coder>huffman|rc))?"
 )
@@ -68,7 +72,7 @@ class Recipe:
 
     Attributes:
         quantizer: its name.
-        rate: bits a value, where the quantizer has a choice.
+        rate: bits a value, where the quantizer has a choice; of `step`, the step.
         clusters: of `fedzip`.
         share: of the values that are kept, 1 for all.
         coder: the entropy coder's name, empty for the usual one.
@@ -174,6 +178,8 @@ class Recipe:
         match self.quantizer:
             case "uniform":
                 return Uniform(int(self.rate), coder, nearest=bool(self.feedback))
+            case "step":
+                return Step(self.rate, coder, nearest=bool(self.feedback))
             case "eden":
                 return Eden(self.rate, contractive=bool(self.feedback), coder=coder)
             case "fedzip":
@@ -185,6 +191,7 @@ class Recipe:
         """Whether the stages' parameters are in range, and the stages go together."""
         in_range = {
             "uniform": self.rate in range(1, 9),
+            "step": 0 < self.rate <= _LARGEST_STEP,
             "eden": self.rate in range(1, 5) or 0 < self.rate < 1,
             "fedzip": 2 <= self.clusters <= 16 and not self.rate,
         }.get(self.quantizer, not self.rate)
@@ -200,7 +207,7 @@ class Recipe:
 
     def _has_codes(self) -> bool:
         """Whether there are codes of unequal probability."""
-        return self.quantizer in ("uniform", "fedzip") or (self.quantizer == "eden" and self.rate > 1)
+        return self.quantizer in ("uniform", "step", "fedzip") or (self.quantizer == "eden" and self.rate > 1)
 
     def _values(self) -> str:
         if self.quantizer == "fedzip":
@@ -227,5 +234,5 @@ def _plain(number: float) -> str:
 def _unsupported(text: str) -> Unsupported:
     return Unsupported(
         f"recipe {text[:48]!r}: expected [ef|dgc+][topk:p+]quantizer[+huffman|rc], quantizer one of fp32, half,"
-        " uniform:b, sign, stosign, eden:r, fedzip:z=z,k=k, or stc:p"
+        " uniform:b, step:Δ, sign, stosign, eden:r, fedzip:z=z,k=k, or stc:p"
     )

@@ -31,6 +31,10 @@ class StochasticSign:
         """With the step that was announced; without one, each tensor's largest magnitude, so that none is clipped."""
         self._step = step
 
+    def with_step(self, step: float) -> "StochasticSign":
+        """With a step that was announced."""
+        return StochasticSign(step)
+
     def encode(self, values_N: Float32, rng: np.random.Generator, seed: int) -> bytes:  # noqa: ARG002
         """Draw each bit with `rng`."""
         step = np.float32(np.abs(values_N).max() if self._step is None else self._step)

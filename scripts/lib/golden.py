@@ -4,8 +4,10 @@ Files are written only where missing; a changed layout therefore shows as a fail
 """
 
 import json
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -41,7 +43,7 @@ NETWORK = resnet18(width=0.0625, input_shape=(1, 8, 8), classes=3)
 KEY = SigningKey(bytes(range(32)))
 TOPIC, SENDER, STAMP, TIME_MS = "bitfleet/v1/home/d/pi-07/golden", "pi-07", Stamp(3, 14), 1_700_000_000_000
 DIGEST = bytes(range(32))
-RECIPES = (
+FIRST_RECIPES = (
     *("fp32", "half", "sign", "ef+sign", "stosign", *(f"uniform:{bits}" for bits in range(1, 9))),
     *("uniform:4+huffman", "uniform:4+rc", "eden:0.5", "eden:1", "eden:2", "eden:3", "eden:4", "eden:4+huffman"),
     *(
@@ -55,9 +57,13 @@ RECIPES = (
     ),
     *("fedzip:z=0.2,k=3", "fedzip:z=0.2,k=5+huffman", "fedzip:z=0.2,k=3+rc"),
 )
+"""What the first files are of."""
+LATER_RECIPES = {"step": ("step:0.3", "step:0.005+huffman", "ef+step:0.1+rc", "ef+step:10")}
+"""What came later, by what their files of facts are called after, since files that exist stay."""
+RECIPES = (*FIRST_RECIPES, *(recipe for recipes in LATER_RECIPES.values() for recipe in recipes))
 """One for every layout there is."""
-DRAWN = ("uniform", "stosign")
-"""In recipes whose bytes depend on a generator of random numbers."""
+DRAWN = ("uniform", "stosign", "step")
+"""In recipes whose bytes depend on a generator of random numbers, unless in feedback."""
 ROTATED = "eden"
 """In recipes whose sums of floats depend on the processor's order."""
 
@@ -135,21 +141,45 @@ def main() -> None:
     for message in MESSAGES:
         data = seal(message, topic=TOPIC, sender=SENDER, stamp=STAMP, time_ms=TIME_MS, key=KEY)
         _write(f"message-{type(message).__name__.lower()}.bin", data)
-    decoded = {}
     for recipe in RECIPES:
         header = Header(NETWORK.spec, recipe, "W4A8", Content.DELTA, 40, seed=7)
         data = encode(header, tensors(NETWORK, Precision.parse("W4A8")), np.random.default_rng(0))
         _write(payload_name(recipe), data)
-        if ROTATED not in recipe:
-            decoded[recipe] = digest(decode(data))
-    facts = {
+    common = {
         "public_key": KEY.public.raw.hex(),
         "topic": TOPIC,
         "sender": SENDER,
         "architecture": NETWORK.spec,
-        "decoded": decoded,
     }
-    _write("facts.json", json.dumps(facts, indent=1).encode() + b"\n")
+    _write("facts.json", _as_json(common | {"decoded": _decoded(FIRST_RECIPES)}))
+    for name, recipes in LATER_RECIPES.items():
+        _write(f"facts-{name}.json", _as_json({"decoded": _decoded(recipes)}))
+
+
+def facts() -> dict[str, Any]:
+    """What the files of facts say, as one."""
+    found: dict[str, Any] = json.loads((FOLDER / "facts.json").read_text())
+    for name in LATER_RECIPES:
+        found["decoded"] |= json.loads((FOLDER / f"facts-{name}.json").read_text())["decoded"]
+    return found
+
+
+def _as_json(content: dict[str, Any]) -> bytes:
+    return json.dumps(content, indent=1).encode() + b"\n"
+
+
+def is_drawn(recipe: str) -> bool:
+    """Whether its bytes depend on a generator of random numbers."""
+    return any(stage in recipe for stage in DRAWN) and not recipe.startswith("ef+")
+
+
+def _decoded(recipes: Sequence[str]) -> dict[str, str]:
+    """Digests of what lies in the files, by recipe."""
+    return {
+        recipe: digest(decode((FOLDER / payload_name(recipe)).read_bytes()))
+        for recipe in recipes
+        if ROTATED not in recipe
+    }
 
 
 def _write(name: str, data: bytes) -> None:

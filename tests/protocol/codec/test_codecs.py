@@ -10,11 +10,13 @@ from protocol.codec.base import TensorCodec
 from protocol.codec.clusters import Clusters
 from protocol.codec.eden import LEVELS, Eden
 from protocol.codec.half import Half
+from protocol.codec.huffman import Huffman
 from protocol.codec.plain import Plain
 from protocol.codec.range_coder import RangeCoder
 from protocol.codec.rotation import BLOCK, blocks, matrix, padded_size, rotated, signs, stream, unrotated
 from protocol.codec.sign import Sign
 from protocol.codec.sparse import Sparse, largest
+from protocol.codec.step import Step
 from protocol.codec.stochastic_sign import StochasticSign
 from protocol.codec.together import Floats, GroupCodec, Halves, Ranges
 from protocol.codec.uniform import Uniform
@@ -111,6 +113,129 @@ def test_a_uniform_range_that_is_none_is_refused(bounds: tuple[float, float]) ->
     """BF-052, BF-043."""
     with pytest.raises(Malformed):
         Uniform(1).read(Reader(struct.pack("<2f", *bounds) + b"\x00"), 1, SEED).values()
+
+
+class TestStep(CodecContract):
+    codec = Step(0.25)
+
+    def test_the_error_stays_below_one_step_and_the_values_on_its_multiples(self) -> None:
+        """BF-076, BF-077."""
+        decoded_N = self.round_trip(VALUES)
+        assert np.abs(decoded_N - VALUES).max() < 0.25
+        assert not (decoded_N % 0.25).any()
+
+    def test_rounding_is_unbiased(self) -> None:
+        """BF-077: the mean of 400 draws comes within five standard errors, everywhere."""
+        values_N = VALUES[:50]
+        mean_N = np.mean([self.round_trip(values_N, seed) for seed in range(400)], axis=0)
+        assert np.abs(mean_N - values_N).max() <= 5 * (0.25 / 2) / np.sqrt(400)
+
+    def test_the_variance_of_a_value_is_that_of_its_place_between_two_levels(self) -> None:
+        """BF-077: Δ²·f·(1 − f), most half way: Δ²/4."""
+        for share in (0.0, 0.1, 0.5, 0.8):
+            values_N = np.full(100_000, 0.25 * (share - 3), dtype=np.float32)
+            square = float(np.square(self.round_trip(values_N) - values_N, dtype=np.float64).mean())
+            assert square == pytest.approx(0.25**2 * share * (1 - share), rel=0.05, abs=1e-6)
+
+
+class TestStepInFeedback(CodecContract):
+    codec = Step(0.25, nearest=True)
+
+    def test_it_errs_by_half_a_step_and_draws_nothing(self) -> None:
+        """BF-077."""
+        rng = np.random.default_rng(1)
+        before = rng.bit_generator.state
+        decoded_N = self.codec.read(Reader(self.codec.encode(VALUES, rng, SEED)), VALUES.size, SEED).values()
+        assert np.abs(decoded_N - VALUES).max() <= 0.125
+        assert rng.bit_generator.state == before
+
+    def test_the_layout_by_hand(self) -> None:
+        """BF-076, BF-050: levels −1, 0 and 3, so codes 0, 1 and 4 of five, in three bits each."""
+        data = self.encode(np.array([-0.3, 0.1, 0.75], dtype=np.float32))
+        assert data == struct.pack("<fiB", 0.25, -1, 4) + bytes([0b00001000, 0b1])
+
+    @pytest.mark.parametrize(("value", "level"), [(0.0, 0), (-0.12, 0), (0.5, 2), (-7.2, -29)])
+    def test_what_rounds_to_one_level_costs_nine_bytes(self, value: float, level: int) -> None:
+        """BF-076: however many values there are."""
+        values_N = np.full(100_000, value, dtype=np.float32)
+        assert self.encode(values_N) == struct.pack("<fiB", 0.25, level, 0)
+        assert (self.round_trip(values_N) == 0.25 * level).all()
+
+    def test_the_bits_follow_from_the_range(self) -> None:
+        """BF-076: FedDQ's rule, ⌈log₂⌉ of the number of levels."""
+        for levels, bits in ((1, 0), (2, 1), (3, 2), (4, 2), (5, 3), (128, 7), (129, 8), (256, 8)):
+            values_N = np.repeat(np.arange(levels, dtype=np.float32) * 0.25, 8)
+            assert len(self.encode(values_N)) == 9 + bits * levels
+            assert (self.round_trip(values_N) == values_N).all()
+
+
+class TestStepWithHuffman(CodecContract):
+    codec = Step(0.05, Huffman())
+
+
+class TestStepWithRangeCoder(CodecContract):
+    codec = Step(0.05, RangeCoder())
+
+    @pytest.mark.parametrize("nearest", [False, True])
+    @pytest.mark.parametrize("steps", [4, 8, 16])
+    def test_normal_values_take_the_bits_of_their_deviation_in_steps(self, steps: int, nearest: bool) -> None:
+        """BF-076, BF-072: log₂(σ/Δ) + ½·log₂(2πe), within a hundredth of a bit."""
+        values_N = np.random.default_rng(8).normal(size=400_000).astype(np.float32)
+        data = Step(1 / steps, RangeCoder(), nearest=nearest).encode(values_N, RNG, SEED)
+        assert 8 * len(data) / values_N.size == pytest.approx(np.log2(steps) + 2.047, abs=0.012)
+
+
+@pytest.mark.parametrize(
+    ("values", "step"),
+    [
+        ([0, 255], 1.0),
+        ([0, 255.5], 2.0),
+        ([-400, 400], 4.0),
+        ([2.0**24, 2.0**24 - 9], 1.0),
+        ([2.0**24 + 2], 2.0),
+        ([-(2.0**24) - 2], 2.0),
+        ([2.0**30], 64.0),
+    ],
+)
+def test_a_step_doubles_until_its_levels_fit(values: list[float], step: float) -> None:
+    """BF-077."""
+    values_N = np.array(values, dtype=np.float32)
+    data = Step(1.0, nearest=True).encode(values_N, RNG, SEED)
+    assert struct.unpack("<f", data[:4])[0] == step
+    decoded_N = Step(1.0).read(Reader(data), values_N.size, SEED).values()
+    assert np.abs(decoded_N - values_N).max() <= step / 2
+
+
+def test_an_announced_step_is_taken_as_float32_and_zero_is_as_fine_as_fits() -> None:
+    """BF-077: either is in the bytes, so that any decoder of the recipe reads them."""
+    codec = Step(1.0, nearest=True)
+    announced, finest = (codec.with_step(step).encode(VALUES, RNG, SEED) for step in (0.1, 0.0))
+    assert struct.unpack("<f", announced[:4])[0] == np.float32(0.1)
+    assert 128 <= np.ptp(VALUES) / struct.unpack("<f", finest[:4])[0] <= 255
+    for data, bound in ((announced, 0.05), (finest, np.ptp(VALUES) / 256)):
+        assert np.abs(codec.read(Reader(data), VALUES.size, SEED).values() - VALUES).max() <= bound * 1.0001
+
+
+@pytest.mark.parametrize(
+    ("step", "low", "top", "refusal"),
+    [
+        (0.0, 0, 0, "malformed"),
+        (-1.0, 0, 0, "malformed"),
+        (np.nan, 0, 0, "not-finite"),
+        (np.inf, 0, 0, "not-finite"),
+        (1.0, -(2**24) - 1, 0, "malformed"),
+        (1.0, 2**24 + 1, 0, "malformed"),
+        (1.0, 2**24, 1, "malformed"),
+        (1e32, 2**24, 0, "not-finite"),
+        (2e38, -1, 3, "not-finite"),
+        (1.0, 0, 2, "malformed"),
+    ],
+)
+def test_a_step_or_levels_that_are_none_are_refused(step: float, low: int, top: int, refusal: str) -> None:
+    """BF-076, BF-043: the last one for its code 3 of three levels."""
+    with pytest.raises(Malformed) as caught:
+        Step(1.0).read(Reader(struct.pack("<fiB", step, low, top) + b"\x03"), 1, SEED)
+    assert caught.value.refusal == refusal
 
 
 class TestSign(CodecContract):

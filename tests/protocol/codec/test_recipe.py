@@ -7,6 +7,7 @@ from protocol.codec.clusters import Clusters
 from protocol.codec.recipe import DEFAULT_RECIPE, STAGES, Recipe
 from protocol.codec.sign import Sign
 from protocol.codec.sparse import Sparse
+from protocol.codec.step import Step
 from protocol.codec.together import Floats, Halves, Ranges
 from protocol.errors import Unsupported
 
@@ -28,6 +29,9 @@ def test_a_recipe_prints_as_it_is_parsed(text: str) -> None:
         ("topk:0.1+half", "topk:0.1"),
         ("fedzip:z=.20,k=03", "fedzip:z=0.2,k=3"),
         ("eden:2.0", "eden:2"),
+        ("ef+step:.0010+rc", "ef+step:0.001+rc"),
+        ("step:10", "step:10"),
+        ("step:0.00000001", "step:0.00000001"),
     ],
 )
 def test_every_recipe_has_one_usual_form(text: str, usual: str) -> None:
@@ -40,6 +44,8 @@ def test_every_recipe_has_one_usual_form(text: str, usual: str) -> None:
     [
         *("", "+", "ef", "rc", "zip", "sign+sign", "ef+ef+sign", "uniform:4+rc+rc", "sign ", "SIGN"),
         *("uniform", "uniform:0", "uniform:9", "uniform:1.5", "uniform:z=0.2,k=3", "sign:1", "fp32:1"),
+        *("step", "step:0", "step:0.0", "step:11", "step:10.5", "step:-1", "step:1e-3", "step:0.000000001"),
+        *("step:z=0.2,k=3", "dgc+step:0.1", "topk:0.1+step:0.1"),
         *("eden", "eden:0", "eden:1.5", "eden:5", "eden:-1", "eden:1e0"),
         *("stc:0", "stc:1", "topk", "topk:2", "topk:nan", "topk:0.1+topk:0.1", "stc:0.1+uniform:4", "stc:0.1+sign"),
         *("topk:0.1+eden:1", "topk:0.1+stc:0.1", "topk:0.1+stosign", "topk:0.1+fedzip:z=0.2,k=3"),
@@ -85,6 +91,7 @@ def test_stages_become_codecs() -> None:
     assert isinstance(Recipe.parse("ef+sign").weights, Sign)
     assert isinstance(Recipe.parse("stc:0.1").weights, Sparse)
     assert isinstance(Recipe.parse("fedzip:z=0.2,k=3").weights, Clusters)
+    assert isinstance(Recipe.parse("step:0.002+rc").weights, Step)
     assert isinstance(Recipe.parse("fp32").deltas, Floats)
     assert isinstance(Recipe.parse("topk:0.1+fp32").deltas, Ranges)
     assert isinstance(Recipe.parse("half").absolutes, Halves)
