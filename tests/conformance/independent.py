@@ -337,6 +337,16 @@ def on_range(codes: Iterable[int], low: float, high: float, top: int) -> list[fl
     return [finite(low + code * ((high - low) / top)) for code in codes]
 
 
+def step(coder: Coder, source: Bytes, count: int, seed: int) -> list[float]:
+    """BF-076. Products of a float32 and 25 bits are exact in Python's floats, so `finite` is the only rounding."""
+    (size,) = source.floats(1)
+    low, top = struct.unpack("<iB", source.take(5))
+    if size <= 0 or low < -(2**24) or low + top > 2**24:
+        raise Refused("malformed", f"levels {low} to {low + top} of step {size}")
+    levels = [finite(level * size) for level in range(low, low + top + 1)]
+    return [levels[code] for code in coder(source, count, top + 1)] if top else levels * count
+
+
 def sign(source: Bytes, count: int, seed: int) -> list[float]:
     """BF-053 and BF-057."""
     (scale,) = source.floats(1)
@@ -431,7 +441,7 @@ NUMBER = r"\d?\.?\d{1,8}"
 RECIPE = re.compile(
     rf"(?:(?P<keep>ef|dgc)\+)?"
     rf"(?:(?P<sparse>topk|stc):(?P<share>{NUMBER})(?=\+|$)\+?)?"
-    rf"(?P<quantizer>fp32|half|uniform|sign|stosign|eden|fedzip)?"
+    rf"(?P<quantizer>fp32|half|uniform|step|sign|stosign|eden|fedzip)?"
     rf"(?::(?P<rate>{NUMBER})|:z=(?P<z>{NUMBER}),k=(?P<k>\d{{1,2}}))?"
     rf"(?:(?:^|\+|(?<=\+))(?P<coder>huffman|rc))?",
     re.ASCII,
@@ -462,10 +472,11 @@ def fits(found: re.Match[str]) -> bool:
     name, rate, sparse_one = quantizer_name(found), float(found["rate"] or 0), bool(found["sparse"])
     numbers = {
         "uniform": rate in range(1, 9),
+        "step": 0 < rate <= 10,
         "eden": rate in range(1, 5) or 0 < rate < 1,
         "fedzip": found["z"] is not None and 0 < float(found["z"]) <= 1 and 2 <= int(found["k"]) <= 16,
     }.get(name, found["rate"] is None)
-    alone = name in {"uniform", "fedzip"} or (name == "eden" and rate > 1)
+    alone = name in {"uniform", "step", "fedzip"} or (name == "eden" and rate > 1)
     return (
         bool(name)
         and numbers
@@ -515,6 +526,8 @@ def quantizer_of(found: re.Match[str], coder: Coder | None) -> Codec:
             return half
         case "uniform":
             return partial(uniform, int(found["rate"]), coder or bitpack)
+        case "step":
+            return partial(step, coder or bitpack)
         case "eden":
             return partial(eden, float(found["rate"]), coder or bitpack)
         case "fedzip":

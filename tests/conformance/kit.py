@@ -27,6 +27,13 @@ def vectors(name: str) -> list[Vector]:
     return found
 
 
+def vectors_of_all(name: str) -> list[Vector]:
+    """The vectors of a file and of all that came later to the same end, such as `payloads.json`, `payloads-2.json`."""
+    folder, stem = name.split("/")
+    files = sorted((FOLDER / folder).glob(f"{stem}*.json"), key=lambda file: (len(file.name), file.name))
+    return [vector for file in files for vector in vectors(f"{folder}/{file.name}")]
+
+
 def named(names: list[str]) -> list[tuple[str, Vector]]:
     """The vectors of several files, each with the name of its file."""
     return [(name, vector) for name in names for vector in vectors(name)]

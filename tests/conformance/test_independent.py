@@ -24,6 +24,7 @@ from kit import (
     payload_values,
     tables,
     vectors,
+    vectors_of_all,
 )
 from test_vectors import CODEC_FILES, CODER_FILES
 
@@ -86,7 +87,7 @@ def test_rotations(vector: Vector) -> None:
 
 @pytest.mark.parametrize(("file", "vector"), named(CODEC_FILES), ids=label)
 def test_tensors(file: str, vector: Vector) -> None:
-    """BF-051 to BF-054, BF-056 to BF-058, BF-074, BF-075."""
+    """BF-051 to BF-054, BF-056 to BF-058, BF-074 to BF-077."""
     source = independent.Bytes(bytes.fromhex(vector["bytes"]))
     values = independent.codec_of(vector["recipe"])(source, vector["count"], number_of(vector["seed"]))
     source.end()
@@ -107,7 +108,7 @@ def test_small_tensors(vector: Vector) -> None:
     assert values == floats_of(vector["values"]).tolist()
 
 
-@pytest.mark.parametrize("vector", vectors("3-payloads/payloads.json"), ids=label)
+@pytest.mark.parametrize("vector", vectors_of_all("3-payloads/payloads"), ids=label)
 def test_payloads(vector: Vector) -> None:
     """BF-040, BF-044, BF-045, BF-055, BF-061, BF-064, BF-065."""
     tensors = independent.payload(payload_bytes(vector), TABLES)
@@ -142,21 +143,21 @@ def test_codes_that_lie(vector: Vector) -> None:
     _refuses(partial(independent.CODERS[vector["coder"]], source, vector["count"], vector["symbols"]), vector)
 
 
-@pytest.mark.parametrize("vector", vectors("5-refused/tensors.json"), ids=label)
+@pytest.mark.parametrize("vector", vectors_of_all("5-refused/tensors"), ids=label)
 def test_tensors_that_lie(vector: Vector) -> None:
-    """BF-042, BF-043, BF-052 to BF-054, BF-058."""
+    """BF-042, BF-043, BF-052 to BF-054, BF-058, BF-076."""
     source = independent.Bytes(bytes.fromhex(vector["bytes"]))
     seed = number_of(vector["seed"])
     _refuses(partial(independent.codec_of(vector["recipe"]), source, vector["count"], seed), vector)
 
 
-@pytest.mark.parametrize("vector", vectors("5-refused/payloads.json"), ids=label)
+@pytest.mark.parametrize("vector", vectors_of_all("5-refused/payloads"), ids=label)
 def test_payloads_that_lie(vector: Vector) -> None:
     """BF-040 to BF-043, BF-056, BF-060, BF-062, BF-064."""
     _refuses(partial(independent.payload, bytes.fromhex(vector["bytes"]), TABLES), vector)
 
 
-@pytest.mark.parametrize("name", ["sign", "topk-0.1", "fedzip-z0.2-k5+huffman", "uniform-4+rc"])
+@pytest.mark.parametrize("name", ["sign", "topk-0.1", "fedzip-z0.2-k5+huffman", "uniform-4+rc", "step-0.3"])
 def test_every_strict_prefix_is_incomplete(name: str) -> None:
     """BF-042."""
     data = payload_bytes({"file": f"{name}.bin"})

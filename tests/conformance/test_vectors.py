@@ -7,7 +7,7 @@ from typing import Any
 import msgpack
 import numpy as np
 import pytest
-from golden import DRAWN, ROTATED
+from golden import ROTATED, is_drawn
 from kit import (
     FOLDER,
     Vector,
@@ -22,6 +22,7 @@ from kit import (
     payload_values,
     tables,
     vectors,
+    vectors_of_all,
 )
 from vectors import write
 from vectors.coders import CODERS
@@ -136,7 +137,7 @@ def test_a_rotation_comes_back(vector: Vector) -> None:
 
 @pytest.mark.parametrize(("file", "vector"), named(CODEC_FILES), ids=label)
 def test_a_tensor_is_its_bytes(file: str, vector: Vector) -> None:
-    """BF-051 to BF-054, BF-057, BF-058, BF-074, BF-075."""
+    """BF-051 to BF-054, BF-057, BF-058, BF-074 to BF-077."""
     codec, data, seed = (
         Recipe.parse(vector["recipe"]).weights,
         bytes.fromhex(vector["bytes"]),
@@ -146,7 +147,7 @@ def test_a_tensor_is_its_bytes(file: str, vector: Vector) -> None:
     values_N = codec.read(reader, vector["count"], seed).values()
     reader.finish()
     assert close(values_N, floats_of(vector["values"]), vector)
-    if not any(stage in vector["recipe"] for stage in (*DRAWN, ROTATED)):
+    if not is_drawn(vector["recipe"]) and ROTATED not in vector["recipe"]:
         values = {each["name"]: floats_of(each["values"]) for each in vectors("2-tensors/inputs.json")}
         assert bytes(codec.encode(values[vector["name"]], np.random.default_rng(0), seed)) == data
 
@@ -170,7 +171,7 @@ def _in_order(vector: Vector) -> np.ndarray:
     return np.concatenate([payload.tensors[spec.name].reshape(-1) for spec in specs if spec.name in payload.tensors])
 
 
-@pytest.mark.parametrize("vector", vectors("3-payloads/payloads.json"), ids=label)
+@pytest.mark.parametrize("vector", vectors_of_all("3-payloads/payloads"), ids=label)
 def test_a_payload_decodes(vector: Vector) -> None:
     """BF-040, BF-044, BF-045, BF-055, BF-056, BF-064, BF-065."""
     assert close(_in_order(vector), payload_values(vector), vector)
@@ -286,16 +287,16 @@ def test_codes_that_lie_are_refused_with_their_code(vector: Vector) -> None:
     assert caught.value.refusal == vector["refusal"]
 
 
-@pytest.mark.parametrize("vector", vectors("5-refused/tensors.json"), ids=label)
+@pytest.mark.parametrize("vector", vectors_of_all("5-refused/tensors"), ids=label)
 def test_a_tensor_that_lies_is_refused_with_its_code(vector: Vector) -> None:
-    """BF-042, BF-043, BF-052 to BF-054, BF-058."""
+    """BF-042, BF-043, BF-052 to BF-054, BF-058, BF-076."""
     codec = Recipe.parse(vector["recipe"]).weights
     with pytest.raises(RemoteProtocolError) as caught:
         codec.read(Reader(bytes.fromhex(vector["bytes"])), vector["count"], number_of(vector["seed"])).values()
     assert caught.value.refusal == vector["refusal"]
 
 
-@pytest.mark.parametrize("vector", vectors("5-refused/payloads.json"), ids=label)
+@pytest.mark.parametrize("vector", vectors_of_all("5-refused/payloads"), ids=label)
 def test_a_payload_that_lies_is_refused_with_its_code(vector: Vector) -> None:
     """BF-040 to BF-043, BF-056, BF-060, BF-062, BF-064."""
     with pytest.raises(RemoteProtocolError) as caught:

@@ -88,7 +88,8 @@ def payload_seeds() -> Iterator[bytes]:
             data = file.read_bytes()
             if data.startswith(b"BF") and len(data) <= MAX_SEED:
                 yield data
-    yield from map(bytes_of, vectors_of("5-refused/payloads.json"))
+    for name in ("payloads.json", "payloads-2.json"):
+        yield from map(bytes_of, vectors_of(f"5-refused/{name}"))
 
 
 def _tables() -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Whole payloads: every recipe, every content, several profiles, and tables with every role."""
 
 import struct
+from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from hashlib import sha256
 from typing import Final
@@ -23,13 +24,19 @@ BINARY: Final = binary18(width=0.01, input_shape=(1, 8, 8), classes=2)
 """It has every role of a tensor but the nested ones."""
 DELTA, WEIGHTS, PROFILES = Content.DELTA, Content.WEIGHTS, Content.PROFILES
 
-HEADERS: Final[dict[str, Header]] = {
-    **{
+
+def _of_recipes(recipes: Sequence[str]) -> dict[str, Header]:
+    """A payload of each, by its name."""
+    return {
         golden.payload_name(recipe)[len("payload-") : -len(".bin")]: Header(
             NETWORK.spec, recipe, "W4A8", DELTA, 40, seed=7
         )
-        for recipe in golden.FIRST_RECIPES
-    },
+        for recipe in recipes
+    }
+
+
+FIRST_HEADERS: Final[dict[str, Header]] = {
+    **_of_recipes(golden.FIRST_RECIPES),
     "ef+fp32": Header(NETWORK.spec, "ef+fp32", "W4A8", DELTA, 40),
     "topk-0.5+uniform-4+huffman": Header(NETWORK.spec, "topk:0.5+uniform:4+huffman", "W4A8", DELTA, 40),
     "whole-fp32": Header(NETWORK.spec, "fp32", "fp32", WEIGHTS, 40),
@@ -46,6 +53,11 @@ HEADERS: Final[dict[str, Header]] = {
     "binary": Header(BINARY.spec, "ef+sign", "W1A1", DELTA, 40),
     "binary-whole": Header(BINARY.spec, "half", "W1A1", WEIGHTS, 0),
 }
+STEP_HEADERS: Final[dict[str, Header]] = {
+    **_of_recipes(golden.LATER_RECIPES["step"]),
+    "step-profiles": Header(NETWORK.spec, "step:0.3+rc", "W8A8+W4A4", PROFILES, 40),
+}
+HEADERS: Final = {**FIRST_HEADERS, **STEP_HEADERS}
 
 
 @cache
@@ -67,16 +79,25 @@ def values_of(name: str) -> bytes:
 
 def facts() -> Vector:
     """What lies in the files beside this one."""
-    vectors = [
+    vectors = _facts(FIRST_HEADERS)
+    vectors += [{"name": name, "bytes": data.hex(), "same as": "sign"} for name, data in spellings().items()]
+    return {"requirement": "BF-040", "vectors": vectors}
+
+
+def step_facts() -> Vector:
+    """The same of the recipes with `step`."""
+    return {"requirement": "BF-076", "vectors": _facts(STEP_HEADERS)}
+
+
+def _facts(headers: Mapping[str, Header]) -> list[Vector]:
+    return [
         {"name": name}
         | {"file": f"{name}.bin", "values": f"{name}.values.bin"}
         | {"architecture": header.architecture, "recipe": header.recipe, "precision": header.precision}
         | {"content": int(header.content), "pictures": header.pictures, "seed": header.seed}
         | ({"bound": _bound(name)} if golden.ROTATED in header.recipe else {})
-        for name, header in HEADERS.items()
+        for name, header in headers.items()
     ]
-    vectors += [{"name": name, "bytes": data.hex(), "same as": "sign"} for name, data in spellings().items()]
-    return {"requirement": "BF-040", "vectors": vectors}
 
 
 def _bound(name: str) -> float:
@@ -129,6 +150,7 @@ def _chain(*names: str) -> Vector:
 
 FILES: Final[Files] = {
     "3-payloads/payloads.json": facts,
+    "3-payloads/payloads-2.json": step_facts,
     "3-payloads/states.json": states,
     **{f"3-payloads/{name}.bin": partial(data_of, name) for name in HEADERS},
     **{f"3-payloads/{name}.values.bin": partial(values_of, name) for name in HEADERS},

@@ -111,14 +111,43 @@ def tensors() -> Vector:
         ("topk:0.1", "BF-070", 4, "05", "malformed"),
         ("topk:0.1", "BF-043", 4, "010001" + "00" + "00" + "007e", "not-finite"),
     ]
-    vectors = [
-        {"recipe": recipe, "requirement": number, "refusal": code, "count": count, "seed": "0" * 16, "bytes": data}
-        for recipe, number, count, data, code in rows
+    return {"vectors": [_tensor(*row) for row in rows]}
+
+
+def _tensor(recipe: str, requirement: str, count: int, data: str, refusal: str) -> Vector:
+    facts = {"recipe": recipe, "requirement": requirement, "refusal": refusal}
+    return facts | {"count": count, "seed": "0" * 16, "bytes": data}
+
+
+def steps() -> Vector:
+    """One tensor of `step`, likewise."""
+    rows: list[tuple[str, str, int, tuple[float, int, int], str, str]] = [
+        ("step:0.3", "BF-043", 1, (np.nan, 0, 0), "", "not-finite"),
+        ("step:0.3", "BF-043", 1, (np.inf, 0, 0), "", "not-finite"),
+        ("step:0.3", "BF-076", 1, (0.0, 0, 0), "", "malformed"),
+        ("step:0.3", "BF-076", 1, (-0.3, 0, 0), "", "malformed"),
+        ("step:0.3", "BF-076", 1, (0.3, -(2**24) - 1, 0), "", "malformed"),
+        ("step:0.3", "BF-076", 1, (0.3, 2**24 + 1, 0), "", "malformed"),
+        ("step:0.3", "BF-076", 1, (0.3, 2**31 - 1, 255), "00", "malformed"),
+        ("step:0.3", "BF-076", 1, (0.3, 2**24, 1), "00", "malformed"),
+        ("step:0.3", "BF-076", 1, (1e32, -(2**24), 0), "", "not-finite"),
+        ("step:0.3", "BF-076", 1, (2e38, 0, 3), "00", "not-finite"),
+        ("step:0.3", "BF-050", 2, (0.3, -1, 2), "0d", "malformed"),
+        ("step:0.3", "BF-050", 3, (0.3, -1, 1), "08", "malformed"),
+        ("step:0.3", "BF-042", 3, (0.3, -1, 3), "", "incomplete"),
+        ("ef+step:0.3", "BF-042", 70_000, (0.3, -1, 255), "00" * 9, "incomplete"),
+        ("step:0.3+huffman", "BF-071", 5, (0.3, -1, 2), "11100100", "malformed"),
+        ("step:0.3+rc", "BF-072", 10, (0.3, -1, 1), "0d", "malformed"),
     ]
-    return {"vectors": vectors}
+    packed = (
+        (recipe, number, count, struct.pack("<fiB", *head).hex() + codes, code)
+        for recipe, number, count, head, codes, code in rows
+    )
+    return {"vectors": [_tensor(*row) for row in packed]}
 
 
 FILES: Final[Files] = {
     "5-refused/coders.json": coders,
     "5-refused/tensors.json": tensors,
+    "5-refused/tensors-2.json": steps,
 }

@@ -1,6 +1,7 @@
 """Payloads that a decoder must refuse, each for one thing that is wrong, with the code it must give."""
 
 import struct
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -62,6 +63,17 @@ SPELLINGS: Final[dict[str, tuple[str, str, Changes]]] = {
     "a precision and nothing": ("BF-064", "unsupported", {3: "W4A8+"}),
     "nine precisions": ("BF-064", "unsupported", {3: "+".join(f"W{bits}A8" for bits in range(1, 9)) + "+fp32"}),
 }
+STEP_SPELLINGS: Final[dict[str, tuple[str, str, Changes]]] = {
+    "a step of nothing": ("BF-056", "unsupported", {2: "step:0"}),
+    "no step": ("BF-056", "unsupported", {2: "step"}),
+    "a step of eleven": ("BF-056", "unsupported", {2: "step:11"}),
+    "a step of nine decimals": ("BF-056", "unsupported", {2: "step:0.000000001"}),
+    "a step with an exponent": ("BF-056", "unsupported", {2: "step:1e-3"}),
+    "a step with a needless zero": ("BF-041", "malformed", {2: "step:0.10"}),
+    "a step without its zero": ("BF-041", "malformed", {2: "step:.1"}),
+    "topk with step": ("BF-056", "unsupported", {2: "topk:0.1+step:0.1"}),
+    "momentum with step": ("BF-056", "unsupported", {2: "dgc+step:0.1"}),
+}
 VALUES: Final[dict[str, Changes]] = {
     "content 3": {4: 3},
     "content true": {4: True},
@@ -80,10 +92,17 @@ def payloads() -> Vector:
     good = with_header(GOOD) + body_of(_encoded())
     rows = [(f"the first {end} bytes", "BF-042", "incomplete", good[:end]) for end in _cuts(good)]
     rows += [*_beginnings(good), *_headers(good), *_tensors(good)]
-    vectors = [
-        {"name": name, "requirement": number, "refusal": code, "bytes": data.hex()} for name, number, code, data in rows
-    ]
-    return {"vectors": vectors}
+    return {"vectors": [_vector(*row) for row in rows]}
+
+
+def steps() -> Vector:
+    """The same, with recipes of `step`."""
+    rows = [*_spelled(STEP_SPELLINGS, body_of(_encoded())), *_stepped()]
+    return {"vectors": [_vector(*row) for row in rows]}
+
+
+def _vector(name: str, requirement: str, refusal: str, data: bytes) -> Vector:
+    return {"name": name, "requirement": requirement, "refusal": refusal, "bytes": data.hex()}
 
 
 Row = tuple[str, str, str, bytes]
@@ -120,14 +139,28 @@ def _beginnings(good: bytes) -> list[Row]:
 
 def _headers(good: bytes) -> list[Row]:
     body = body_of(good)
-    rows = [
-        (name, number, code, with_header({**GOOD, **new}) + body) for name, (number, code, new) in SPELLINGS.items()
-    ]
+    rows = _spelled(SPELLINGS, body)
     rows += [(name, "BF-015", "malformed", with_header({**GOOD, **new}) + body) for name, new in VALUES.items()]
     for key in range(1, 6):
         without = {number: value for number, value in GOOD.items() if number != key}
         rows.append((f"a header without key {key}", "BF-015", "malformed", with_header(without) + body))
     return rows
+
+
+def _spelled(spellings: Mapping[str, tuple[str, str, Changes]], body: bytes) -> list[Row]:
+    return [
+        (name, number, code, with_header({**GOOD, **new}) + body) for name, (number, code, new) in spellings.items()
+    ]
+
+
+def _stepped() -> list[Row]:
+    beginning, body = with_header({**GOOD, 2: "ef+step:10"}), body_of(_encoded(recipe="ef+step:10"))
+    changed = struct.pack("<fiB", 10, 2**24, 1)
+    return [
+        ("a step of no size", "BF-076", "malformed", beginning + bytes(4) + body[4:]),
+        ("levels beyond the last", "BF-076", "malformed", beginning + changed + body[9:]),
+        ("a step without its levels", "BF-042", "incomplete", beginning + body[:8]),
+    ]
 
 
 def _tensors(good: bytes) -> list[Row]:
@@ -166,4 +199,5 @@ def _tensors(good: bytes) -> list[Row]:
 
 FILES: Final[Files] = {
     "5-refused/payloads.json": payloads,
+    "5-refused/payloads-2.json": steps,
 }

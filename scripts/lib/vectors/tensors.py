@@ -40,10 +40,15 @@ CODECS: Final = {
             *("eden:2+rc", "eden:4+huffman"),
         ),
     ),
+    "step": (
+        "BF-076",
+        (
+            *("step:0.3", "step:0.005", "step:0.00000001", "step:10", "ef+step:0.3", "ef+step:0.005", "ef+step:10"),
+            *("step:0.3+huffman", "ef+step:0.005+huffman", "step:0.3+rc", "ef+step:0.1+rc"),
+        ),
+    ),
 }
 """Requirement and recipes, by file."""
-DRAWN: Final = ("uniform", "stosign")
-"""Their senders round at random."""
 ROTATED: Final = "eden"
 """Sums of floats in any order: values are equal within a bound, and an encoder may choose another code at a border."""
 PRECISION: Final = 2.0**-20
