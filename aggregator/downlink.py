@@ -1,7 +1,8 @@
 """How the base model comes down: whole every time, or as steps from the state that devices hold (`protocol.reference`).
 
-fp32, half, uniform:8     the whole model under this recipe
-delta:<recipe>            what changed, under this recipe, with error feedback; the first time whole, as `half`
+fp32, half                the whole model under this recipe
+uniform:b, step:Δ         the whole model with the codec's noise, which devices train upon
+delta:<recipe>            what changed, under this recipe, with error feedback; the first time whole, at 8 bits
 """
 
 from collections.abc import Sequence
@@ -17,10 +18,10 @@ from protocol.errors import Unsupported
 from protocol.precision import Precision, join
 from protocol.reference import moved, state_of
 
-WHOLE: Final = ("fp32", "half", "uniform:8")
-"""Recipes for whole models; anything coarser would be trained upon as if it were the model."""
-FIRST: Final = "half"
-"""Recipe of the step that needs no state before it."""
+WHOLE: Final = frozenset({"fp32", "half", "uniform", "step"})
+"""Quantizers of whole models: those that know nothing of a mean that the values could be around."""
+FIRST: Final = "uniform:8"
+"""Recipe of the step that needs no state before it; the next one carries what it left out."""
 SOME: Final = 1
 """Pictures behind a step's moments: how many does not matter on the way down, but that there are any brings them."""
 _BY_STEPS: Final = "delta:"
@@ -47,16 +48,16 @@ class Downlink:
         """
         by_steps = text.startswith(_BY_STEPS)
         recipe = Recipe.parse(text.removeprefix(_BY_STEPS))
-        if recipe.feedback or not (by_steps or str(recipe) in WHOLE):
+        if recipe.feedback or not (by_steps or (recipe.quantizer in WHOLE and not recipe.is_sparse)):
             raise Unsupported(
-                f"downlink {text!r}: expected {', '.join(WHOLE)}, or delta: and a recipe without ef or dgc"
+                f"downlink {text!r}: expected fp32, half, uniform:b, step:s, or delta: and a recipe without ef or dgc"
             )
         return cls(recipe, by_steps)
 
     @property
     def whole(self) -> Self:
-        """The same, or the first step's way, for what has no state to start from."""
-        return replace(self, recipe=Recipe.parse(FIRST), by_steps=False) if self.by_steps else self
+        """The same, or the model itself as nearly as steps would ever come."""
+        return replace(self, recipe=Recipe.parse("half"), by_steps=False) if self.by_steps else self
 
     @property
     def stages(self) -> frozenset[str]:
@@ -65,6 +66,11 @@ class Downlink:
 
     def __str__(self) -> str:
         return f"{_BY_STEPS * self.by_steps}{self.recipe}"
+
+
+def first(recipe: Recipe) -> Recipe:
+    """Of the step that needs no state before it, where others come by `recipe`: with its coder, if it has one."""
+    return replace(Recipe.parse(FIRST), coder=recipe.coder)
 
 
 def next_step(
@@ -83,7 +89,7 @@ def next_step(
         Payload and state.
     """
     if state is None:
-        payload = base_payload(model, precisions, FIRST, seed)
+        payload = base_payload(model, precisions, str(first(recipe)), seed)
         return payload, state_of(payload)
     # Feedback says that the error comes back next time, so that the codec may be biased and err less (`eden`).
     recipe = replace(recipe, feedback="ef")

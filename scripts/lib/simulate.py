@@ -91,6 +91,13 @@ def simulate(
             help="How the base model is coded: fp32, half, uniform:8, or delta: and a recipe for what changed."
         ),
     ] = None,
+    rates: Annotated[
+        str | None,
+        typer.Option(
+            help="Who decides on recipe and downlink round by round: fixed, feddq:STEP, adaquantfl:LEVELS,"
+            " dadaquant:LEVELS, fedaq:JOULES or best:JOULES a round; +rc adds an entropy coder."
+        ),
+    ] = None,
     evaluate: Annotated[
         str | None,
         typer.Option(
@@ -150,6 +157,7 @@ def simulate(
         "recipe": recipe or chosen.get("recipe"),
         "vote": vote,
         "downlink": downlink or chosen.get("downlink"),
+        "rates": rates,
         "evaluate": tuple(evaluate.split(",")) if evaluate else None,
         "last": last,
         "judged": judged,

@@ -114,7 +114,8 @@ class Fedzip(Study):
             return {}
         base = base_payload(model, [FP32], "fp32", 0)
         setup = replace(run.setup, recipe="fp32")
-        update = decode(learn(Order(setup, setup.rounds, 0, base, fresh=False, processor="cpu"), {}).payload)
+        order = Order(setup, setup.rounds, 0, base, fresh=False, processor="cpu", recipe=setup.recipe)
+        update = decode(learn(order, {}).payload)
         lengths = {}
         for coder in CODERS:
             header = replace(update.header, recipe=f"{run.setup.recipe}{coder}")

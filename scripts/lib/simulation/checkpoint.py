@@ -23,6 +23,7 @@ from edge.files import remove, write_atomic
 from protocol.architecture import Tensors
 from simulation.downlink import Chain
 from simulation.errors import SimulationError
+from simulation.rates import Past
 from simulation.setup import Outcome, Setup
 
 _MODEL: Final = "model"
@@ -55,6 +56,7 @@ class State:
         wall_s: spent so far.
         chain: what the devices hold, where the base model comes down by steps.
         steps: announced for the next round, where the recipe takes any.
+        past: what rounds decided and spent.
     """
 
     model: GlobalModel
@@ -67,6 +69,7 @@ class State:
     wall_s: float = 0.0
     chain: Chain = field(default_factory=Chain)
     steps: tuple[float, ...] = ()
+    past: Past = field(default_factory=Past)
 
     @property
     def number(self) -> int:
@@ -84,6 +87,7 @@ class State:
             "wall_s": self.wall_s,
             "chain": self.chain.to_json(),
             "steps": self.steps,
+            "past": self.past.to_json(),
             "residual_of": {str(device): residual.number for device, residual in self.residuals.items()},
         }
         arrays: dict[str, Any] = {
@@ -119,7 +123,10 @@ class State:
             accuracy = {name: tuple(values) for name, values in history.pop("accuracy").items()}
             lists = ("loss", "up_bytes", "down_bytes", "steps")
             loss, up_bytes, down_bytes, steps = (tuple(history.pop(name)) for name in lists)
-            return cls(model, residuals, accuracy, loss, up_bytes, down_bytes, **history, chain=chain, steps=steps)
+            past = Past.from_json(history.pop("past"))
+            return cls(
+                model, residuals, accuracy, loss, up_bytes, down_bytes, **history, chain=chain, steps=steps, past=past
+            )
         except _DAMAGED as error:
             raise SimulationError(f"checkpoint of {len(data)} bytes cannot be read: {error}") from error
 

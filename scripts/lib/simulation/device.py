@@ -30,6 +30,7 @@ class Order:
         base: payload of the model to start from; its header names the precisions.
         fresh: whether activation steps are set from the first pictures.
         processor: torch's name of what computes, such as `cpu`.
+        recipe: of the update, where there is to be one.
     """
 
     setup: Setup
@@ -38,6 +39,7 @@ class Order:
     base: bytes
     fresh: bool
     processor: str
+    recipe: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,7 @@ def learn(order: Order, residual: Tensors, steps: Sequence[float] = ()) -> Updat
     """
     setup, base = order.setup, decode(order.base)
     result = _train(order, base, _pictures(order), epochs=setup.epochs, moment_pictures=0)
-    recipe = Recipe.parse(setup.recipe).in_round(order.number)
+    recipe = Recipe.parse(order.recipe).in_round(order.number)
     seed = header_seed(recipe, seed_of(setup.seed, order.number, "codec"))
     header = replace(base.header, recipe=str(recipe), content=Content.DELTA, pictures=0, seed=seed)
     rng = generator(setup.seed, order.number, f"rounding {order.device}")

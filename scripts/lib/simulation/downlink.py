@@ -40,23 +40,42 @@ class Chain:
         return cls(state, steps, {int(device): bytes.fromhex(name) for device, name in document["held"].items()})
 
 
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """Bytes on the way down.
+
+    Attributes:
+        common_bytes: of what every device of the round needs.
+        by_device: of all that each fetches, that included.
+    """
+
+    common_bytes: int
+    by_device: Mapping[int, int]
+
+    @property
+    def total_bytes(self) -> int:
+        """Of all devices."""
+        return sum(self.by_device.values())
+
+
 def lowered(
-    setup: Setup, model: GlobalModel, chain: Chain, number: int, devices: Sequence[int]
-) -> tuple[bytes, Chain, int]:
-    """The base model of round `number`, the chain after it, and the bytes that `devices` fetch."""
-    downlink = Downlink.parse(setup.downlink)
+    setup: Setup, way: str, model: GlobalModel, chain: Chain, number: int, devices: Sequence[int]
+) -> tuple[bytes, Chain, Fetched]:
+    """The base model of round `number` by a way down, the chain after it, and the bytes that `devices` fetch."""
+    downlink = Downlink.parse(way)
     if not downlink.by_steps:
-        base = whole(setup, model, setup.precisions, number)
-        return base, chain, len(base) * len(devices)
+        base = base_payload(model, setup.precisions, str(downlink.recipe), _seed(setup, setup.precisions, number))
+        return base, chain, Fetched(len(base), dict.fromkeys(devices, len(base)))
     seed = _seed(setup, setup.precisions, number)
     payload, state = next_step(model, setup.precisions, chain.state or None, downlink.recipe, seed)
     before, name = sha256(chain.state).digest() if chain.state else b"", sha256(state).digest()
     steps = (*chain.steps, Step(before, sha256(payload).digest(), len(payload)))[-MAX_STEPS:]
-    fetched = 0
+    fetched = {}
     for device in devices:
-        way = cheapest(steps, name, len(state), {chain.held.get(device, b"")})
-        fetched += len(state) if way is None else length(way)
-    return state, Chain(state, steps, {**chain.held, **dict.fromkeys(devices, name)}), fetched
+        missed = cheapest(steps, name, len(state), {chain.held.get(device, b"")})
+        fetched[device] = len(state) if missed is None else length(missed)
+    held = {**chain.held, **dict.fromkeys(devices, name)}
+    return state, Chain(state, steps, held), Fetched(len(payload), fetched)
 
 
 def whole(setup: Setup, model: GlobalModel, precisions: Sequence[Precision], number: int) -> bytes:

@@ -32,6 +32,10 @@ def table(outcomes: Sequence[Outcome], label: str) -> Table:
         series = [outcome.up_bytes if name == "up" else outcome.down_bytes for outcome in outcomes]
         row(f"bytes {name}", "a round", [mean(values) for values in series], ",.0f")
         row("", "bits per parameter and device", [bits_per_parameter(setup, values) for values in series], ".3f")
+    for name in ("up", "down"):
+        spent = [outcome.up_mj if name == "up" else outcome.down_mj for outcome in outcomes]
+        if all(spent):
+            row(f"energy {name}", "mJ a round on the air, modelled", [mean(values) for values in spent], ",.2f")
     row("calibration", "bytes up, once", [outcome.calibration_bytes for outcome in outcomes], ",.0f")
     row("loss", "nats, last round", [outcome.loss[-1] for outcome in outcomes], ".3f")
     row("time", "s", [outcome.wall_s for outcome in outcomes], ",.0f")

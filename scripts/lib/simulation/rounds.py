@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from aggregator.merge import MergeError, PartialSum
 from aggregator.model import GlobalModel
+from aggregator.rates.base import BudgetError, Rates, Spreads, spreads_of_model, spreads_of_updates
 from aggregator.steps import announced
 from edge.training.task import TrainerError
 from export.errors import ExportError
@@ -30,6 +31,7 @@ from simulation.crew import Crew
 from simulation.device import Order, Update
 from simulation.downlink import lowered, whole
 from simulation.errors import SimulationError
+from simulation.rates import decide, spent_mj
 from simulation.seeds import generator
 from simulation.setup import Setup
 
@@ -56,9 +58,14 @@ def learn(setup: Setup, state: State, crew: Crew, tick: Callable[[], None]) -> S
     """
     number = state.number + 1
     devices = sampled(setup, number)
-    base, chain, down_bytes = lowered(setup, state.model, state.chain, number, devices)
+    weights = spreads_of_model(state.model)
+    rates = _decided(setup, state, weights, devices)
+    base, chain, fetched = lowered(setup, rates.down, state.model, state.chain, number, devices)
     fresh = number == 1 and Method.parse(setup.method).learns_steps
-    orders = [Order(setup, number, index, base, fresh, crew.processor) for index in devices]
+    orders = [
+        Order(setup, number, index, base, fresh, crew.processor, recipe)
+        for index, recipe in zip(devices, rates.up, strict=True)
+    ]
     answers = [
         (order.device, crew.submit(device.learn, order, _residual(state, order), state.steps)) for order in orders
     ]
@@ -66,6 +73,8 @@ def learn(setup: Setup, state: State, crew: Crew, tick: Callable[[], None]) -> S
         answer.add_done_callback(lambda _: tick())
     merged, updates = _merged(state.model.architecture, answers, number, vote=setup.vote)
     model = merged.finish(state.model)
+    sent_bytes = {index: len(update.payload) for index, update in zip(devices, updates, strict=True)}
+    spreads = spreads_of_updates(read(update.payload) for update in updates)
     residuals = {
         index: Residual(number, update.residual)
         for index, update in zip(devices, updates, strict=True)
@@ -77,9 +86,10 @@ def learn(setup: Setup, state: State, crew: Crew, tick: Callable[[], None]) -> S
         steps=announced(state.model, model) if Recipe.parse(setup.recipe).takes_steps else (),
         residuals={**state.residuals, **residuals},
         loss=(*state.loss, sum(update.loss * update.samples for update in updates) / merged.samples),
-        up_bytes=(*state.up_bytes, sum(len(update.payload) for update in updates)),
-        down_bytes=(*state.down_bytes, down_bytes),
+        up_bytes=(*state.up_bytes, sum(sent_bytes.values())),
+        down_bytes=(*state.down_bytes, fetched.total_bytes),
         chain=chain,
+        past=state.past.then(rates, weights, spreads, *spent_mj(setup, sent_bytes, fetched)),
     )
 
 
@@ -131,6 +141,13 @@ def sampled(setup: Setup, number: int) -> list[int]:
     """The devices of a round, in rising order; how much one holds does not matter."""
     drawn = generator(setup.seed, number, "sampling").choice(setup.devices, setup.sampled, replace=False)
     return sorted(int(index) for index in drawn)
+
+
+def _decided(setup: Setup, state: State, weights: Spreads, devices: Sequence[int]) -> Rates:
+    try:
+        return decide(setup, state.past, state.loss, weights, devices)
+    except BudgetError as error:
+        raise SimulationError(f"round {state.number + 1}: {error}") from error
 
 
 def _residual(state: State, order: Order) -> Tensors:

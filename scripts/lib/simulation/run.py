@@ -195,5 +195,8 @@ def _outcome(setup: Setup, state: State, crew: Crew) -> Outcome:
         down_bytes=state.down_bytes,
         calibration_bytes=state.calibration_bytes,
         wall_s=round(state.wall_s, 1),
+        up_mj=list(state.past.up_mj),
+        down_mj=list(state.past.down_mj),
+        rates=[[rates.up[0], rates.down] for rates in state.past.rates],
         machine={**machine(PACKAGES), "commit": commit(), "processor": crew.processor, "workers": crew.workers},
     )

@@ -3,10 +3,11 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from aggregator.downlink import Downlink
+from aggregator.rates import FIXED, policy
 from protocol import networks
 from protocol.codec.recipe import Recipe
 from protocol.method import Method
@@ -34,6 +35,7 @@ class Setup:
         augment: whether pictures are shifted by a few pixels, as agents do.
         recipe: how updates are coded.
         downlink: how the base model is coded (`aggregator.downlink`).
+        rates: who decides on both, round by round (`aggregator.rates`); `fixed` leaves them as they are.
         evaluate: precisions at which the global model is judged.
         last: in how many of the last rounds; their mean is the accuracy of the run.
         judged: in how many of the last rounds in any case, to see it learn; 0 for no more than `last`.
@@ -64,6 +66,7 @@ class Setup:
     seed: int = 0
     judged: int = 0
     vote: bool = False
+    rates: str = FIXED
 
     def __post_init__(self) -> None:
         networks.parse(self.network)
@@ -71,6 +74,7 @@ class Setup:
         Method.parse(self.method)
         Recipe.parse(self.recipe)
         Downlink.parse(self.downlink)
+        policy(self.rates, self.recipe, self.downlink)
         for name in self.evaluate:
             Precision.parse(name)
         _check("rounds", self.rounds, self.rounds >= 1, "1 or more")
@@ -113,6 +117,9 @@ class Outcome:
         loss: mean training loss of every round.
         up_bytes: bytes of all updates of every round, Σ len(payload).
         down_bytes: bytes of all base models of every round.
+        up_mj: modelled energy of all updates of every round on the air (`simulation.rates`); empty in older files.
+        down_mj: of all base models, likewise.
+        rates: recipe of the first device's update and way down of every round, likewise.
         calibration_bytes: bytes of one calibration round.
         wall_s: elapsed time, interruptions not counted.
         machine: as `evidence` describes it, with the commit.
@@ -127,6 +134,9 @@ class Outcome:
     calibration_bytes: int
     wall_s: float
     machine: Mapping[str, Any]
+    up_mj: Sequence[float] = field(default_factory=list)
+    down_mj: Sequence[float] = field(default_factory=list)
+    rates: Sequence[Sequence[str]] = field(default_factory=list)
 
     def mean(self, precision: str) -> float:
         """Mean accuracy over the last rounds."""
