@@ -90,10 +90,14 @@ class Runtime:
 
     Args:
         folder: made if it is not there.
+
+    Attributes:
+        inferred: pictures since this object was made.
     """
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        self.inferred = 0
         self._folder = folder
         self._live: _Live | None = None
         self._previous: ModelSlot | None = None
@@ -187,6 +191,7 @@ class Runtime:
         if pictures_NCHW.dtype != np.uint8 or pictures_NCHW.shape[1:] != expected:
             found = f"{pictures_NCHW.dtype}{list(pictures_NCHW.shape)}"
             raise ValueError(f"pictures {found}: expected uint8[N, {', '.join(map(str, expected))}]")
+        self.inferred += len(pictures_NCHW)
         return _run(live.session, pictures_NCHW)
 
     def _require(self) -> _Live:

@@ -36,6 +36,16 @@ class EnergySource(StrEnum):
     MODELLED = "modelled"
 
 
+class Purpose(StrEnum):
+    """What energy was spent on. Wire format: only add."""
+
+    UP = "up"
+    DOWN = "down"
+    TRAINING = "training"
+    INFERENCE = "inference"
+    IDLE = "idle"
+
+
 class Status(StrEnum):
     """Whether a device can be asked to work."""
 
@@ -61,6 +71,15 @@ class Cost:
     latency_ms: float = key(2, Real(0, 1e9))
     energy_mj: float = key(3, ENERGY)
     source: EnergySource = key(4, Choice(EnergySource))
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """Energy of one purpose, and how it was obtained."""
+
+    purpose: Purpose = key(1, Choice(Purpose))
+    energy_mj: float = key(2, ENERGY)
+    source: EnergySource = key(3, Choice(EnergySource))
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +220,12 @@ class Decline:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """Device → aggregator, before the chunks and again whenever no answer came: what is being uploaded."""
+    """Device → aggregator, before the chunks and again whenever no answer came: what is being uploaded.
+
+    `energy_mj` is that of this training alone. `fetched_bytes` were fetched over HTTP for it, broadcasts not counted.
+    `spent` is what else the device spent since its last update: on inference, on training that came to nothing, on
+    being idle; each purpose at most once, and left out where nothing is known of it.
+    """
 
     task: str = key(1, TASK)
     nonce: bytes = key(2, Blob(16))
@@ -216,6 +240,8 @@ class Manifest:
     train_s: float = key(11, SECONDS)
     energy_mj: float = key(12, ENERGY)
     energy_source: EnergySource = key(13, Choice(EnergySource))
+    fetched_bytes: int = key(14, COUNT, default=0)
+    spent: tuple[Spent, ...] = key(15, Sequence(Record(Spent), 8), default=())
 
 
 @dataclass(frozen=True, slots=True)
