@@ -26,7 +26,7 @@ from edge.gates import (
 from edge.installer import Installer
 from edge.lifecycle import Lifecycle
 from edge.membership import Membership, device_key
-from edge.meters.modelled import ModelledMeter
+from edge.meters.choose import open_meter
 from edge.mqtt import Address
 from edge.outbox import Outbox
 from edge.residual import Residuals
@@ -74,10 +74,12 @@ def assembled(config: Config, membership: Membership, journal: Journal, http: Po
     device, folder = membership.device, config.state_dir
     downloads = Downloads(folder / "downloads", config.aggregator, http)
     with (
-        ModelledMeter() as meter,
+        open_meter(config.meter) as opened,
         TrainerProcess(config.trainer_limits) as trainer,
         CrashLoop(journal) as crash_loop,
     ):
+        for note in opened.notes:
+            _warn(device, f"{note}; energy is {opened.meter.description.source}")
         workshop = Workshop(
             device=device,
             folder=_made(folder / WORK_FOLDER),
@@ -88,7 +90,7 @@ def assembled(config: Config, membership: Membership, journal: Journal, http: Po
             trainer=trainer,
             residuals=Residuals(folder / "residuals"),
             outbox=Outbox(folder / "outbox", config.outbox_quota_bytes, on_damaged=lambda note: _warn(device, note)),
-            meter=meter,
+            meter=opened.meter,
         )
         yield Parts(
             device=device,
@@ -99,7 +101,7 @@ def assembled(config: Config, membership: Membership, journal: Journal, http: Po
             journal=journal,
             seal=Seal(device, device_key(folder), VerifyKey(bytes.fromhex(membership.server_key)), journal),
             workshop=workshop,
-            installer=Installer(_restored(folder / MODELS_FOLDER, device), downloads, meter),
+            installer=Installer(_restored(folder / MODELS_FOLDER, device), downloads, opened.meter),
             gates=(crash_loop, *_gates(config)),
         )
 

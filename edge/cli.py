@@ -33,6 +33,7 @@ from edge.files import AlreadyRunning, only_one, write_atomic
 from edge.join import JoinError
 from edge.lifecycle import Lifecycle
 from edge.membership import Membership, MembershipError, device_key, forget_membership
+from edge.meter_commands import Meter, meters
 from edge.provision import Provisioner
 from edge.runtime import ModelRefused, NoModel, Runtime
 from edge.state import Journal
@@ -80,6 +81,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+app.command()(meters)
+
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", envvar="BITFLEET_EDGE_CONFIG", help="TOML file with settings.")
 ]
@@ -113,6 +116,7 @@ def run(
     token: Token = None,
     budget: Annotated[float | None, typer.Option("--budget", help="Joules a day for inference; 0 is mains.")] = None,
     inferences: Annotated[int | None, typer.Option("--inferences", help="How many a day the budget is for.")] = None,
+    meter: Meter = None,
 ) -> None:
     """Join if need be, then work for the fleet until stopped.
 
@@ -124,9 +128,8 @@ def run(
         bitfleet-edge run --config edge.toml --budget 40 --inferences 75000
     """
     _log_to_stderr()
-    settings = _settings(
-        config, state, device, aggregator, data=data, budget_j_per_day=budget, inferences_per_day=inferences
-    )
+    limits = {"budget_j_per_day": budget, "inferences_per_day": inferences}
+    settings = _settings(config, state, device, aggregator, data=data, meter=meter, **limits)
     with _signals() as stopping, _member(settings, token, stopping) as (journal, membership, http):
         if membership is not None:
             with assembled(settings, membership, journal, http) as parts:
@@ -247,6 +250,7 @@ def doctor(
     device: DeviceName = None,
     aggregator: Aggregator = None,
     data: Data = None,
+    meter: Meter = None,
     as_json: AsJson = False,
 ) -> None:
     """Check everything the device needs, and say what to do about each failure. Exit code 1 if one failed.
@@ -256,7 +260,7 @@ def doctor(
 
         bitfleet-edge doctor --aggregator http://10.0.0.2:8700 --json
     """
-    findings = examine(_settings(config, state, device, aggregator, data=data))
+    findings = examine(_settings(config, state, device, aggregator, data=data, meter=meter))
     if as_json:
         print(json.dumps([asdict(finding) for finding in findings]))
     else:
@@ -270,7 +274,7 @@ def _settings(
     state: Path | None,
     device: str | None = None,
     aggregator: str | None = None,
-    **others: float | Path | None,
+    **others: float | str | Path | None,
 ) -> Config:
     return read_config(config, {"state_dir": state, "device": device, "aggregator": aggregator, **others})
 

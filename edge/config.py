@@ -17,6 +17,7 @@ from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
 from edge.backoff import CAP_S
+from edge.meters.choose import AUTO, parse_meter, without_login
 from edge.trainer_process import TrainerLimits
 from protocol.errors import LocalProtocolError
 from protocol.topics import check_name
@@ -74,6 +75,7 @@ class Config:
         trainer_threads: of the trainer.
         trainer_linger_s: how long the trainer stays in memory for the next round.
         outbox_quota_bytes: limit of all updates waiting for their receipt.
+        meter: what measures energy, see `edge.meters.choose`.
         max_backoff_s: longest pause between two attempts to reach the broker.
     """
 
@@ -92,6 +94,7 @@ class Config:
     trainer_threads: int = 1
     trainer_linger_s: float = 60.0
     outbox_quota_bytes: int = GIGABYTE
+    meter: str = AUTO
     max_backoff_s: float = CAP_S
 
     @property
@@ -154,7 +157,8 @@ def _checked(key: str, value: Any) -> Any:
     try:
         return _CHECKS[key](value)
     except (ValueError, LocalProtocolError) as error:
-        raise ConfigError(f"{key} = {value!r}: {error}") from error
+        shown = without_login(value) if isinstance(value, str) else value
+        raise ConfigError(f"{key} = {shown!r}: {error}") from error
 
 
 def _path(value: Any) -> Path:
@@ -179,6 +183,11 @@ def _url(value: Any) -> str:
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ValueError("expected a URL like http://10.0.0.2:8700")
     return str(value).rstrip("/")
+
+
+def _meter(value: Any) -> str:
+    parse_meter(str(value))
+    return str(value)
 
 
 def _quiet_hours(value: Any) -> QuietHours:
@@ -221,6 +230,7 @@ _CHECKS: Final[dict[str, Callable[[Any], Any]]] = {
     "trainer_threads": _integer(1, 256, "threads"),
     "trainer_linger_s": _real(0, 86_400, "s"),
     "outbox_quota_bytes": _integer(1 << 20, 1 << 50, "bytes"),
+    "meter": _meter,
     "max_backoff_s": _real(1, 86_400, "s"),
 }
 assert set(_CHECKS) == {item.name for item in fields(Config)}

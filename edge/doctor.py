@@ -16,6 +16,9 @@ from edge.birth import load_pictures
 from edge.config import Config
 from edge.data import DataError
 from edge.membership import KEY_FILE, Membership, MembershipError, device_key, load_membership
+from edge.meters.base import MeterError
+from edge.meters.choose import AUTO, open_meter
+from edge.meters.look import watts_now
 from edge.mqtt import V5, V311, VERSION_NAMES, Address, Connection, LinkError, VersionRefused
 from edge.work import can_train
 
@@ -30,6 +33,10 @@ MAX_CLOCK_ERROR_S: Final = 300.0
 """Nothing is decided by a clock, but TLS certificates and people read it."""
 EARLIEST_YEAR: Final = 2025
 TIMEOUT_S: Final = 10.0
+METER_ADVICE: Final = (
+    "is it wired and switched on, and may this user read it (groups i2c, video)? bitfleet-edge meters shows what is"
+    ' here; meter = "auto" takes what the board has of itself'
+)
 
 
 class Verdict(StrEnum):
@@ -69,7 +76,7 @@ def checks(config: Config) -> Iterator[Check]:
     yield RuntimeCheck()
     yield MemoryCheck(config)
     yield DiskCheck(config)
-    yield MeterCheck()
+    yield MeterCheck(config)
     yield ClockCheck(config)
 
 
@@ -247,12 +254,30 @@ class DiskCheck:
         return Finding("disk", Verdict.PASS, detail)
 
 
+@dataclass(frozen=True)
 class MeterCheck:
-    """Can energy be measured?"""
+    """Can energy be measured? Asks the meter for a second."""
+
+    config: Config
 
     def run(self) -> Finding:
-        """Always passes: a device may have no meter."""
-        return Finding("meter", Verdict.PASS, "none: energy will be modelled, and every figure says so")
+        """Warns when the one that is set does not answer; a device may have none."""
+        spec = self.config.meter
+        with open_meter(spec) as opened:
+            what = opened.meter.description
+            try:
+                watts = watts_now(opened.meter)
+            except MeterError as error:
+                return Finding("meter", Verdict.WARN, str(error), METER_ADVICE)
+        notes = "; ".join(opened.notes)
+        if watts is not None:
+            accuracy = f"{what.accuracy}, ±{what.error_percent:g} %, {what.rate_hz:g} readings a second"
+            detail = f"{what.name} ({accuracy}): {watts:.3f} W now; includes {what.includes}"
+            return Finding("meter", Verdict.PASS, detail + (f"; passed over: {notes}" if notes else ""))
+        if notes and spec != AUTO:
+            return Finding("meter", Verdict.WARN, f"{notes}; energy will be modelled", METER_ADVICE)
+        detail = f"{what.name}{f' ({notes})' if notes else ''}: energy will be modelled, and every figure says so"
+        return Finding("meter", Verdict.PASS, detail)
 
 
 @dataclass(frozen=True)

@@ -147,6 +147,9 @@ class Duty:
     def _on_trained(self, offer: Offer, future: Future[Trained]) -> None:
         trained = self._outcome(offer, future)
         if trained is not None:
+            if note := trained.energy.note:
+                log.warning("device %s, round %d: energy is modelled: %s", self._device, offer.round, note)
+                self._stage.reporter.note = f"energy is modelled: {note}"
             self._stage.move(Lifecycle.ENCODING)
             self._stage.step(
                 lambda: self._workshop.encode(offer, trained), lambda future: self._on_encoded(offer, future)

@@ -12,6 +12,10 @@ class MeterError(Exception):
     """A meter is not there, or tells what cannot be; the message names it, the value and what was expected."""
 
 
+class Absent(MeterError):
+    """There is no such meter on this device; the message says what was looked for and where."""
+
+
 class Accuracy(StrEnum):
     """How far a meter can be trusted."""
 
