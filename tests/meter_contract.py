@@ -68,7 +68,7 @@ class MeterContract:
             before = rig.read(meter)
             rig.break_()
             for _ in range(2):
-                with pytest.raises(MeterError, match="meter|No such file"):
+                with pytest.raises(MeterError, match=r"meter|No such file"):
                     meter.read()
             rig.mend()
             after = rig.read(meter)

@@ -76,8 +76,10 @@ def parse_meter(spec: str, host: Host = HERE) -> list[Find]:
     """
     kind, colon, argument = spec.partition(":")
     if not colon and kind in _PLAIN:
-        plain: dict[str, list[Find]] = {AUTO: [*boards(host).values()], NONE: [ModelledMeter]}
-        return plain.get(kind) or [boards(host)[kind]]
+        found = boards(host)
+        named: dict[str, list[Find]] = {name: [find] for name, find in found.items()}
+        named |= {AUTO: [*found.values()], NONE: [ModelledMeter], raspberry.NAME: [raspberry.meter]}
+        return named[kind]
     if kind in _WITH_ARGUMENT:
         return [_WITH_ARGUMENT[kind](argument, host)]
     near = difflib.get_close_matches(kind, [*_PLAIN, *_WITH_ARGUMENT], n=1)

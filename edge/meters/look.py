@@ -75,13 +75,11 @@ def watts_now(meter: Meter) -> float | None:
 
 
 def look_around(spec: str, host: Host = HERE) -> list[Look]:
-    """Every meter that this board has of itself, and the configured one if it is none of them.
+    """The configured meter, and every other that this board has of itself.
 
     Raises:
         ValueError: `spec` is no setting.
     """
-    looks = [look_at(name, find) for name, find in boards(host).items()]
-    looks = [look for look in looks if look.spec == spec or not look.absent]
-    if spec not in {AUTO, NONE, *boards(host)}:
-        looks += [look_at(without_login(spec), find) for find in parse_meter(spec, host)]
-    return looks
+    own = [look_at(name, find) for name, find in boards(host).items() if name != spec]
+    named = [] if spec in {AUTO, NONE} else [look_at(without_login(spec), find) for find in parse_meter(spec, host)]
+    return named + [look for look in own if not look.absent]

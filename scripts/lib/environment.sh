@@ -1,6 +1,6 @@
 # Sourced by the scripts beside it: one virtual environment, made when there is none.
 #
-#   environment demo|dev|bench|fuzz   make .venv hold bitfleet with these extras; sets $PYTHON
+#   environment edge|demo|dev|bench|fuzz   make .venv hold bitfleet with these extras; sets $PYTHON
 #
 #   flower                       makes the one that bench/merge's rival runs in; sets BITFLEET_FLOWER
 #
@@ -15,7 +15,7 @@ environment() {
     if [ -e "$venv/bitfleet-$extras-$state" ]; then
         return
     fi
-    if [[ "$extras" =~ ^(demo|fuzz)$ ]] && [ -e "$venv/bitfleet-dev-$state" ]; then
+    if [[ "$extras" =~ ^(edge|demo|fuzz)$ ]] && [ -e "$venv/bitfleet-dev-$state" ]; then
         return # dev includes everything that these have
     fi
 
@@ -23,7 +23,7 @@ environment() {
         say "making a virtual environment in $venv"
         "$(newest_python)" -m venv "$venv"
     fi
-    if [ "$extras" != fuzz ] && ! "$PYTHON" -c 'import torch' 2>/dev/null; then
+    if [[ ! "$extras" =~ ^(edge|fuzz)$ ]] && ! "$PYTHON" -c 'import torch' 2>/dev/null; then
         say "installing torch, its CPU build (about 200 MB, once)"
         install_torch
     fi

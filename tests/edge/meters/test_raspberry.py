@@ -24,9 +24,7 @@ def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 class TestContract(MeterContract):
     @pytest.fixture
     def rig(self, said: Path) -> Rig:
-        return Rig(
-            lambda: PowerMeter(RaspberrySensor()), said.unlink, lambda: said.write_text(PMIC, encoding="utf-8")
-        )
+        return Rig(lambda: PowerMeter(RaspberrySensor()), said.unlink, lambda: said.write_text(PMIC, encoding="utf-8"))
 
 
 def test_the_board_is_the_sum_of_its_rails(said: Path):
@@ -42,7 +40,7 @@ def test_rails_are_paired_by_name_and_voltages_alone_are_no_rails():
     assert not {"EXT5V", "BATT"} & powers_mw.keys()
 
 
-@pytest.mark.parametrize("text", ["", "error=1 error_msg=\"Command not registered\"", "VDD_CORE_A current(7)=2.0A"])
+@pytest.mark.parametrize("text", ["", 'error=1 error_msg="Command not registered"', "VDD_CORE_A current(7)=2.0A"])
 def test_what_is_no_list_of_rails_is_refused(text: str):
     with pytest.raises(ValueError, match="expected NAME_A and NAME_V of each rail"):
         rails_mw(text)

@@ -45,7 +45,7 @@ def test_nonsense_is_refused_and_leaves_a_hole(nonsense: float):
     tally = trapezoid()
     tally.add(0.0, 1000.0)
     tally.add(0.1, 1000.0)
-    with pytest.raises(MeterError, match="meter test: .* mW, expected more than 0 and at most 10000 mW"):
+    with pytest.raises(MeterError, match=r"meter test: .* mW, expected more than 0 and at most 10000 mW"):
         tally.add(0.2, nonsense)
     tally.add(0.3, 1000.0)
     tally.add(0.4, 1000.0)
