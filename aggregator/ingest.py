@@ -22,6 +22,7 @@ from aggregator.rounds import ACCEPTING
 from aggregator.store import Round, Task, TaskState, Update
 from aggregator.uploads import Upload
 from protocol.codec.payload import CodedPayload, Content, fp32_bytes, read, read_header
+from protocol.codec.recipe import Recipe
 from protocol.errors import Refusal, RemoteProtocolError
 from protocol.messages import Manifest, Need, Outcome, Receipt
 from protocol.precision import parse_several
@@ -174,7 +175,8 @@ def _require(found: str, expected: str, what: str, refusal: Refusal) -> None:
 def _require_steps(task: Task, payload: CodedPayload) -> None:
     """That an update takes the steps that were announced: others would not add up to whole multiples of them."""
     steps = offer_of(task).codec_steps
-    if not steps or payload.header.content is not Content.DELTA:
+    binding = Recipe.parse(task.recipe).takes_steps and payload.header.content is Content.DELTA
+    if not steps or not binding:
         return
     for (name, coded), step in zip(payload.weights.items(), steps, strict=True):
         if coded.peak() != float(np.float32(step)):

@@ -16,7 +16,7 @@ from protocol.codec.recipe import Recipe
 SHOWN: Final = (
     *("fp32", "half", "uniform:8", "uniform:4", "uniform:4+huffman", "uniform:4+rc", "sign", "stosign"),
     *("eden:0.5", "eden:1", "eden:2", "eden:4", "topk:0.01", "stc:0.01", "stc:0.0025", "stc:0.0025+rc"),
-    "fedzip:z=0.2,k=3",
+    *("fedzip:z=0.2,k=3", "step:0.002+rc"),
 )
 """One or two of each kind."""
 

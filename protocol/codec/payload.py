@@ -161,7 +161,7 @@ def encode(header: Header, tensors: Tensors, rng: np.random.Generator, steps: Se
 
 
 def _codecs(plan: "_Plan", steps: Sequence[float]) -> list[TensorCodec]:
-    if not steps or not isinstance(plan.weights, StepCodec):
+    if not steps or not plan.seeded or not isinstance(plan.weights, StepCodec):
         return [plan.weights] * len(plan.seeded)
     if len(steps) != len(plan.seeded):
         raise LocalProtocolError(f"{len(steps)} steps for {len(plan.seeded)} weights: expected as many")

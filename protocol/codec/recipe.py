@@ -129,7 +129,7 @@ class Recipe:
 
     @property
     def takes_steps(self) -> bool:
-        """Whether weights take steps that are announced."""
+        """Whether weights take steps that are announced, and no others; those of `step` may double."""
         return self.quantizer == "stosign"
 
     @property

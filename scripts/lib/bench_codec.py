@@ -36,11 +36,12 @@ T = TypeVar("T")
 
 RECIPES: Final = (
     *("fp32", "half", "uniform:8", "uniform:4", "uniform:4+huffman", "uniform:4+rc", "sign", "stosign"),
-    *("eden:0.5", "eden:1", "eden:2", "eden:4", "stc:0.0025", "stc:0.0025+rc", "topk:0.01", "fedzip:z=0.2,k=3"),
+    *("eden:0.5", "eden:1", "eden:2", "eden:3", "eden:4", "stc:0.0025", "stc:0.0025+rc", "topk:0.01"),
+    *("fedzip:z=0.2,k=3", "step:0.002", "step:0.002+rc"),
 )
 ENCODE_LIMITS: Final[dict[str, float]] = {"sign": 6, "uniform:4": 12, "eden:1": 25, "stc:0.0025": 40}
 DECODE_LIMITS: Final[dict[str, float]] = {"sign": 6, "uniform:4": 12}
-EDEN_ERRORS: Final = {"eden:1": 0.571, "eden:2": 0.133, "eden:4": 0.0096}
+EDEN_ERRORS: Final = {"eden:1": 0.571, "eden:2": 0.133, "eden:3": 0.036, "eden:4": 0.0096}
 ONE_BIT: Final = ("sign", "eden:1")
 MAX_ONE_BIT_BPP: Final = 1.10
 MAX_MEMORY: Final = 1.5

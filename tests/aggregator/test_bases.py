@@ -150,6 +150,8 @@ def test_a_way_down_that_is_none_is_refused(text: str) -> None:
         Downlink.parse(text)
 
 
-@pytest.mark.parametrize("text", ["fp32", "half", "uniform:8", "delta:eden:2", "delta:stc:0.01+rc"])
+@pytest.mark.parametrize(
+    "text", ["fp32", "half", "uniform:8", "delta:eden:2", "delta:stc:0.01+rc", "delta:step:0.0005+rc"]
+)
 def test_a_way_down_is_spelled_as_it_was_read(text: str) -> None:
     assert str(Downlink.parse(text)) == text

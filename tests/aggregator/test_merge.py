@@ -70,7 +70,7 @@ updates = st.lists(
         st.integers(0, 1 << 20),
         st.integers(1, 1 << 16),
         st.integers(0, 1 << 16),
-        st.sampled_from(["fp32", "sign", "stosign", "eden:1", "eden:2", "stc:0.1"]),
+        st.sampled_from(["fp32", "sign", "stosign", "eden:1", "eden:2", "stc:0.1", "step:0.1"]),
         st.integers(0, 1),
     ),
     min_size=1,
@@ -257,7 +257,9 @@ def test_a_calibration_beside_updates_does_not_dilute_them() -> None:
         np.testing.assert_array_equal(alone.shared[name], beside.shared[name])
 
 
-@pytest.mark.parametrize("recipe", ["fp32", "sign", "stosign", "eden:1", "eden:2", "uniform:4", "stc:0.05"])
+@pytest.mark.parametrize(
+    "recipe", ["fp32", "sign", "stosign", "eden:1", "eden:2", "uniform:4", "step:0.1+rc", "stc:0.05"]
+)
 @pytest.mark.parametrize("devices", [1, 3, 8, 19])
 def test_coded_updates_add_up_to_the_mean_of_what_they_decode_to(recipe: str, devices: int) -> None:
     many = [update("W8A8", seed, samples=100 + seed % 5, recipe=recipe, rotation=seed % 2) for seed in range(devices)]

@@ -252,7 +252,9 @@ def test_an_export_that_differs_from_its_reference_aborts_the_round(
     assert (fleet.version(), fleet.rows(Export)) == (0, [])
 
 
-@pytest.mark.parametrize("recipe", ["eden:1", "stosign", "ef+stc:0.05+rc", "fedzip:z=0.2,k=3", "uniform:4+huffman"])
+@pytest.mark.parametrize(
+    "recipe", ["eden:1", "stosign", "ef+stc:0.05+rc", "fedzip:z=0.2,k=3", "uniform:4+huffman", "step:0.002+rc"]
+)
 def test_every_kind_of_codec_makes_a_round(open_fleet: Opener, recipe: str) -> None:
     """BF-045: and all devices of a round draw from one seed, where they draw at all."""
     fleet = open_fleet(replace(JOB, recipe=recipe))

@@ -9,7 +9,7 @@ from fleet import JOB, SMALL, Fleet, Opener, refused
 from aggregator.model import GlobalModel
 from aggregator.steps import REACH, announced
 from protocol.architecture import Role
-from protocol.codec.payload import Content, Header, decode, encode
+from protocol.codec.payload import Content, Header, decode, encode, read
 from protocol.errors import LocalProtocolError
 from protocol.messages import Offer
 
@@ -73,6 +73,31 @@ def test_a_recipe_without_steps_announces_none(open_fleet: Opener) -> None:
     a.deliver_update()
     fleet.run()
     assert a.offer().codec_steps == ()
+
+
+def test_steps_of_a_recipe_that_may_double_them_bind_nobody(
+    open_fleet: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """BF-077: the bytes say which step a tensor took."""
+    announced_steps = tuple(number / 1024 for number in range(1, 1 + len(WEIGHTS)))
+    monkeypatch.setattr("aggregator.planning._codec_steps", lambda *_: announced_steps)
+    fleet = open_fleet(replace(JOB, recipe="step:0.002+rc", rounds=0))
+    (a,) = fleet.connected("a")
+    fleet.run()
+    offer = a.offer()
+    assert offer.codec_steps == announced_steps
+    payload = upload(fleet, offer, offer.codec_steps)
+    for name, coded in read(payload).weights.items():
+        size = np.float32(announced_steps[WEIGHTS.index(name)])
+        assert not (coded.values() / size % 1).any()
+    a.upload(offer, payload)
+    assert a.receipt().outcome == "accepted"
+
+
+def test_a_calibration_has_no_weights_to_take_steps() -> None:
+    header = Header(SMALL.spec, "stosign", "fp32", Content.PROFILES, 10)
+    tensors = {spec.name: np.zeros(spec.shape, dtype=np.float32) for spec in header.specs}
+    assert encode(header, tensors, np.random.default_rng(0), [1.0] * len(WEIGHTS))
 
 
 def test_as_many_steps_as_weights() -> None:

@@ -28,7 +28,11 @@ def rounds(recipe: str, number: int) -> tuple[list[Tensors], list[Tensors], Tens
 
 
 @pytest.mark.parametrize(
-    "recipe", ["ef+sign", "ef+eden:1", "ef+eden:0.3", "ef+stc:0.1", "ef+fedzip:z=0.2,k=3", "ef+uniform:2"]
+    "recipe",
+    [
+        *("ef+sign", "ef+eden:1", "ef+eden:0.3", "ef+stc:0.1", "ef+fedzip:z=0.2,k=3", "ef+uniform:2"),
+        *("ef+step:0.3", "ef+step:10+rc"),
+    ],
 )
 def test_error_feedback_loses_nothing_over_rounds(recipe: str) -> None:
     """BF-056: what was sent, plus the residual, is the sum of all updates; and the residual stays small."""
