@@ -32,10 +32,12 @@ from edge.outbox import Outbox
 from edge.residual import Residuals
 from edge.runtime import Runtime
 from edge.sealing import Seal
+from edge.spending import Counts, Spending
 from edge.stage import Parts
 from edge.state import Journal
 from edge.trainer_process import TrainerProcess
 from edge.work import Workshop
+from protocol.messages import Cost
 from protocol.signing import VerifyKey
 from protocol.topics import Topics
 
@@ -80,6 +82,7 @@ def assembled(config: Config, membership: Membership, journal: Journal, http: Po
     ):
         for note in opened.notes:
             _warn(device, f"{note}; energy is {opened.meter.description.source}")
+        installer = Installer(_restored(folder / MODELS_FOLDER, device), downloads, opened.meter)
         workshop = Workshop(
             device=device,
             folder=_made(folder / WORK_FOLDER),
@@ -91,6 +94,7 @@ def assembled(config: Config, membership: Membership, journal: Journal, http: Po
             residuals=Residuals(folder / "residuals"),
             outbox=Outbox(folder / "outbox", config.outbox_quota_bytes, on_damaged=lambda note: _warn(device, note)),
             meter=opened.meter,
+            spending=Spending(opened.meter, lambda: _counts(installer), lambda: _cost(journal, installer)),
         )
         yield Parts(
             device=device,
@@ -101,9 +105,20 @@ def assembled(config: Config, membership: Membership, journal: Journal, http: Po
             journal=journal,
             seal=Seal(device, device_key(folder), VerifyKey(bytes.fromhex(membership.server_key)), journal),
             workshop=workshop,
-            installer=Installer(_restored(folder / MODELS_FOLDER, device), downloads, opened.meter),
+            installer=installer,
             gates=(crash_loop, *_gates(config)),
         )
+
+
+def _counts(installer: Installer) -> Counts:
+    return Counts(installer.runtime.inferred, installer.downloads.received_bytes)
+
+
+def _cost(journal: Journal, installer: Installer) -> Cost | None:
+    """Of an inference with the model in use."""
+    slot = installer.runtime.current
+    costs = (cost for cost in journal.record.costs if slot is not None and cost.precision == slot.precision)
+    return next(costs, None)
 
 
 def _gates(config: Config) -> Iterator[Gate]:

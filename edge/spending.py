@@ -1,7 +1,7 @@
 """What the device spent beside the training of one update, for the aggregator's ledger.
 
-A meter sees everything. What was training and what was inference is known, and the rest is idle: waiting, the radio, and
-whatever else runs on the board. Without a meter, or where it was interrupted, there is no rest to speak of.
+A meter sees everything. What was training and what was inference is known, and the rest is idle: waiting, the radio,
+and whatever else runs on the board. Without a meter, or where it was interrupted, there is no rest to speak of.
 """
 
 from collections.abc import Callable
@@ -13,11 +13,27 @@ from protocol.messages import Cost, EnergySource, Purpose, Spent
 
 
 @dataclass(frozen=True, slots=True)
+class Counts:
+    """Pictures inferred and bytes fetched over HTTP, since the agent started."""
+
+    inferred: int
+    fetched_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """What happened between two updates beside the training of the second: bytes fetched, energy by purpose."""
+
+    fetched_bytes: int
+    spent: tuple[Spent, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class _Mark:
-    """Where things stood: the meter, None if it did not answer, and pictures inferred."""
+    """Where things stood; the meter's reading is None if it did not answer."""
 
     reading: Reading | None
-    inferred: int
+    counts: Counts
 
 
 class Spending:
@@ -25,12 +41,12 @@ class Spending:
 
     Args:
         meter: the device's.
-        inferred: pictures that were inferred so far.
+        counts: what was done so far.
         cost: of an inference with the model in use, None while nothing is known of it.
     """
 
-    def __init__(self, meter: Meter, inferred: Callable[[], int], cost: Callable[[], Cost | None]) -> None:
-        self._meter, self._inferred, self._cost = meter, inferred, cost
+    def __init__(self, meter: Meter, counts: Callable[[], Counts], cost: Callable[[], Cost | None]) -> None:
+        self._meter, self._counts, self._cost = meter, counts, cost
         self._trained: list[Energy] = []
         self._mark = self._now()
 
@@ -38,17 +54,18 @@ class Spending:
         """Training was done, for an update or for nothing."""
         self._trained.append(training)
 
-    def take(self, own: Energy) -> tuple[Spent, ...]:
+    def take(self, own: Energy) -> Books:
         """Everything since the last call but `own`, the training of the update that this goes with."""
         before, self._mark = self._mark, self._now()
         trained, self._trained = self._trained, []
         wasted = [energy for energy in trained if energy is not own]
         inference = self._inference(before)
         entries = [_sum(Purpose.TRAINING, wasted), inference, self._idle(before, trained, inference)]
-        return tuple(entry for entry in entries if entry is not None and entry.energy_mj > 0)
+        spent = tuple(entry for entry in entries if entry is not None and entry.energy_mj > 0)
+        return Books(self._mark.counts.fetched_bytes - before.counts.fetched_bytes, spent)
 
     def _inference(self, before: _Mark) -> Spent | None:
-        cost, count = self._cost(), self._mark.inferred - before.inferred
+        cost, count = self._cost(), self._mark.counts.inferred - before.counts.inferred
         return Spent(Purpose.INFERENCE, count * cost.energy_mj, cost.source) if cost is not None and count else None
 
     def _idle(self, before: _Mark, trained: list[Energy], inference: Spent | None) -> Spent | None:
@@ -63,9 +80,9 @@ class Spending:
 
     def _now(self) -> _Mark:
         try:
-            return _Mark(self._meter.read(), self._inferred())
+            return _Mark(self._meter.read(), self._counts())
         except MeterError:
-            return _Mark(None, self._inferred())
+            return _Mark(None, self._counts())
 
 
 def _sum(purpose: Purpose, energies: list[Energy]) -> Spent | None:

@@ -21,6 +21,7 @@ from edge.meters.base import Meter
 from edge.meters.span import Energy, Span
 from edge.outbox import Entry, Outbox
 from edge.residual import Residuals
+from edge.spending import Spending
 from edge.trainer_process import TrainerProcess, TrainingRequest
 from edge.training.files import read_result, write_tensors
 from edge.training.task import Progress, TrainingResult, TrainingTask
@@ -69,7 +70,7 @@ class Workshop:
         folder: for files between the steps.
         data: the pictures, None for a member that only infers.
         classes: the fleet's class names, None to go by their number.
-        downloads, broadcasts, trainer, residuals, outbox, meter: the tools.
+        downloads, broadcasts, trainer, residuals, outbox, meter, spending: the tools.
     """
 
     device: str
@@ -82,6 +83,7 @@ class Workshop:
     residuals: Residuals
     outbox: Outbox
     meter: Meter
+    spending: Spending
 
     def check(self, offer: Offer) -> None:
         """Raise Refusal if the offer is beyond this device."""
@@ -155,7 +157,9 @@ class Workshop:
         timeout_s = max(MIN_PATIENCE_S, PATIENCE * left_s)
         span = Span(self.meter)
         result = read_result(self.trainer.run(request, on_progress, timeout_s=timeout_s))
-        return Trained(result, span.end(_modelled_mj(offer, result.report.samples)))
+        energy = span.end(_modelled_mj(offer, result.report.samples))
+        self.spending.note(energy)
+        return Trained(result, energy)
 
     def encode(self, offer: Offer, trained: Trained) -> Entry:
         """Turn the result into bytes and keep them: in the outbox when this returns.
@@ -173,6 +177,7 @@ class Workshop:
             payload, residual = encode_with_feedback(header, trained.result.tensors, residual, rng, offer.codec_steps)
         except LocalProtocolError as error:
             raise Refusal(DeclineReason.TRAINING_FAILED, f"training diverged: {error}") from error
+        books = self.spending.take(trained.energy)
         manifest = Manifest(
             task=offer.task,
             nonce=offer.nonce,
@@ -187,6 +192,8 @@ class Workshop:
             train_s=report.wall_s,
             energy_mj=trained.energy.mj,
             energy_source=trained.energy.source,
+            fetched_bytes=books.fetched_bytes,
+            spent=books.spent,
         )
         entry = Entry(offer.shard, manifest, payload)
         if residual:  # before the outbox: what lies there is never trained, and so never encoded, again

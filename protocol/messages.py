@@ -222,9 +222,9 @@ class Decline:
 class Manifest:
     """Device → aggregator, before the chunks and again whenever no answer came: what is being uploaded.
 
-    `energy_mj` is that of this training alone. `fetched_bytes` were fetched over HTTP for it, broadcasts not counted.
-    `spent` is what else the device spent since its last update: on inference, on training that came to nothing, on
-    being idle; each purpose at most once, and left out where nothing is known of it.
+    `energy_mj` is that of this training alone. `fetched_bytes` came over HTTP since the last update, broadcasts not
+    counted. `spent` is what else the device spent since then: on inference, on training that came to nothing, on being
+    idle; each purpose at most once, and left out where nothing is known of it.
     """
 
     task: str = key(1, TASK)

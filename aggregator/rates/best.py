@@ -2,9 +2,9 @@
 
 Three things are cheaper here than in `fedaq`, at equal noise:
 
-- A width over the range spends log2(R/Δ) bits a value, an entropy coder about log2(RMS/Δ) + 2.05, and R/RMS of an update
-  is 6 to 24. So values take steps and a range coder (`step:Δ+rc`), or, without one, are rotated until their reach is
-  that of a normal distribution (`eden`).
+- A width over the range spends log2(R/Δ) bits a value, an entropy coder about log2(RMS/Δ) + 2.05, and R/RMS of an
+  update is 6 to 24. So values take steps and a range coder (`step:Δ+rc`), or, without one, are rotated until they
+  reach as far as normal ones (`eden`).
 - The way down carries what changed instead of the weights.
 - Both directions have error feedback where devices come back, so noise is late instead of lost.
 

@@ -95,7 +95,7 @@ def expected(history: Sequence[float], ahead: int) -> float:
 
 
 def _terms(seen: Seen, left: int) -> Iterator[tuple[Term, Term]]:
-    """Of each round to come, up and down. Before anybody sent an update, one is taken to reach as far as the weights."""
+    """Of each round to come, up and down. Before anybody sent an update, one is taken to reach as far as weights."""
     ups, downs = _reaches(seen.updates) or _reaches(seen.weights), _reaches(seen.weights)
     for ahead in range(left):
         up = Term(expected(ups, ahead + 1 if seen.updates else 0) ** 2 / seen.devices, _up_bit_j(seen))

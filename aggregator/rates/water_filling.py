@@ -1,8 +1,8 @@
 """Widths that err least together under one budget: reverse water-filling, for real and for whole bits.
 
 L. Qu, S. Song, C.-Y. Tsui, "FedAQ: Communication-Efficient Federated Edge Learning via Joint Uplink and Downlink
-Adaptive Quantization", arXiv 2406.18156. Stochastic uniform quantization of values with reach R to b bits errs by at most
-R²/4(2ᵇ − 1)², so with weights a ∝ R² and prices p of a bit
+Adaptive Quantization", arXiv 2406.18156. Stochastic uniform quantization of values with reach R to b bits errs by at
+most R²/4(2ᵇ − 1)², so with weights a ∝ R² and prices p of a bit
 
     minimize Σ aᵢ/(2^bᵢ − 1)²   subject to   Σ pᵢ·bᵢ ≤ E,   lo ≤ bᵢ ≤ hi
 
