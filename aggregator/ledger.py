@@ -1,0 +1,105 @@
+"""Where the fleet's joules went: an entry for each round, device, purpose and source, and sums of nothing else.
+
+Training, inference and idling are told by the device with its update. Communication follows from bytes that really
+travelled, by the model of the air (`protocol.channel`): an update goes up alone; what the device fetched over HTTP came
+down alone; what was broadcast came down once, and each device of the round bears an equal part. Measured and modelled
+energy of one purpose are two entries.
+"""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from math import fsum
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from aggregator.planning import OPEN_TASKS, offer_of, tasks_of
+from aggregator.room import Room
+from aggregator.store import Energy, Task
+from protocol.channel import Channel
+from protocol.errors import Malformed
+from protocol.messages import EnergySource, Manifest, Purpose
+
+CHANNEL = Channel()
+TOLD_BY_DEVICES = frozenset({Purpose.TRAINING, Purpose.INFERENCE, Purpose.IDLE})
+AIR = frozenset({Purpose.UP, Purpose.DOWN})
+
+
+@dataclass(frozen=True, slots=True)
+class Total:
+    """A sum of entries, in millijoules."""
+
+    purpose: str
+    source: str
+    energy_mj: float
+
+
+def check(manifest: Manifest) -> None:
+    """Refuse a manifest whose books cannot be.
+
+    Raises:
+        Malformed: a purpose comes twice, or is not the device's to tell.
+    """
+    purposes = [spent.purpose for spent in manifest.spent]
+    strangers = set(purposes) - TOLD_BY_DEVICES
+    if strangers or len(set(purposes)) < len(purposes):
+        told = ", ".join(purposes)
+        raise Malformed(f"manifest tells what was spent on {told}: expected {', '.join(sorted(TOLD_BY_DEVICES))}, once")
+
+
+def book_update(session: Session, room: Room, task: Task, manifest: Manifest) -> None:
+    """Book a judged update, accepted or not: it was trained and sent."""
+    distance_km, modelled = room.job.distance_km, EnergySource.MODELLED
+    book(session, task, Purpose.UP, CHANNEL.up_mj(manifest.payload_bytes, distance_km), modelled)
+    book(session, task, Purpose.DOWN, CHANNEL.down_mj(manifest.fetched_bytes, [distance_km]), modelled)
+    book(session, task, Purpose.TRAINING, manifest.energy_mj, manifest.energy_source)
+    for spent in manifest.spent:
+        book(session, task, spent.purpose, spent.energy_mj, spent.source)
+
+
+def book_broadcast(session: Session, room: Room, number: int) -> None:
+    """Book what goes out to all open tasks of a round at once, in equal parts."""
+    sharing: dict[bytes, list[tuple[Task, int]]] = {}
+    for task in tasks_of(session, number):
+        offer = offer_of(task)
+        if task.state in OPEN_TASKS and offer.broadcast:
+            sharing.setdefault(offer.newest.digest, []).append((task, offer.newest.payload_bytes))
+    for tasks in sharing.values():
+        whole_mj = CHANNEL.down_mj(tasks[0][1], [room.job.distance_km])
+        for task, _ in tasks:
+            book(session, task, Purpose.DOWN, whole_mj / len(tasks), EnergySource.MODELLED)
+
+
+def book(session: Session, task: Task, purpose: Purpose, energy_mj: float, source: EnergySource) -> None:
+    """Add to an entry; nothing makes none."""
+    if not energy_mj:
+        return
+    key = (task.round, task.device, purpose.value, source.value)
+    entry = session.get(Energy, key)
+    if entry is None:
+        entry = Energy(round=key[0], device=key[1], purpose=key[2], source=key[3], energy_mj=0.0)
+        session.add(entry)
+    entry.energy_mj += energy_mj
+
+
+def entries(session: Session, *, round: int | None = None, device: str | None = None) -> Sequence[Energy]:  # noqa: A002
+    """Entries of a round, of a device, of both or all, in the order of rounds."""
+    rows = select(Energy).order_by(Energy.round, Energy.device, Energy.purpose, Energy.source)
+    if round is not None:
+        rows = rows.where(Energy.round == round)
+    if device is not None:
+        rows = rows.where(Energy.device == device)
+    return session.scalars(rows).all()
+
+
+def totals(rows: Iterable[Energy]) -> list[Total]:
+    """Sums by purpose and source."""
+    sums: dict[tuple[str, str], list[float]] = {}
+    for row in rows:
+        sums.setdefault((row.purpose, row.source), []).append(row.energy_mj)
+    return [Total(purpose, source, fsum(parts)) for (purpose, source), parts in sorted(sums.items())]
+
+
+def total_mj(rows: Iterable[Energy], purposes: Collection[str] = ()) -> float:
+    """Everything, or what went to some purposes."""
+    return fsum(row.energy_mj for row in rows if not purposes or row.purpose in purposes)
