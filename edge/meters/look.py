@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass
 from typing import Any, Final
 
-from edge.meters.base import Absent, Accuracy, Description, Meter, MeterError
+from edge.meters.base import Absent, Accuracy, Description, Meter, MeterError, Reading
 from edge.meters.choose import AUTO, HERE, NONE, Find, Host, boards, parse_meter, without_login
 
 LOOK_S: Final = 1.0
@@ -66,12 +66,19 @@ def watts_now(meter: Meter) -> float | None:
     """
     if meter.description.accuracy is Accuracy.MODEL:
         return None
-    before, began_s = meter.read(), time.monotonic()
+    before, began_s = _dated(meter)
     time.sleep(LOOK_S)
-    after, ended_s = meter.read(), time.monotonic()
+    after, ended_s = _dated(meter)
     if after.holes != before.holes:
         raise MeterError(f"meter {meter.description.name}: was interrupted within {LOOK_S:g} s")
     return (after.total_mj - before.total_mj) / (ended_s - began_s) / 1000.0
+
+
+def _dated(meter: Meter) -> tuple[Reading, float]:
+    """A reading, and the middle of the time that it took."""
+    asked_s = time.monotonic()
+    reading = meter.read()
+    return reading, (asked_s + time.monotonic()) / 2
 
 
 def look_around(spec: str, host: Host = HERE) -> list[Look]:

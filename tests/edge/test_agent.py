@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import pytest
 import urllib3
 from edge_support import DEVICE, NETWORK, SPEC, TOPICS, HandAggregator, Hasty, broker, export, write_digits
 from mqtt_client import eventually
+from pi5 import install
 
 from aggregator.broker import BrokerUrl
 from edge.agent import Agent
@@ -32,7 +33,7 @@ from edge.runtime import Runtime
 from protocol.chunks import DEFAULT_CHUNK_BYTES, chunk_at, to_bitmap
 from protocol.codec.payload import Content, Header, encode
 from protocol.initial import initial_tensors
-from protocol.messages import Birth, Decline, DeclineReason, Manifest, Outcome, State, Status, Telemetry
+from protocol.messages import Birth, Decline, DeclineReason, EnergySource, Manifest, Outcome, State, Status, Telemetry
 from protocol.precision import Precision
 from protocol.signing import SigningKey
 
@@ -444,3 +445,50 @@ def test_without_pictures_it_is_a_member_that_infers_only(device: Device, hand: 
         birth = hand.wait_for(Birth)
         assert not birth.trains
         assert birth.samples == 0
+
+
+def test_a_meter_is_named_at_birth_and_what_it_saw_is_called_measured(
+    device: Device, hand: HandAggregator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(tmp_path, monkeypatch)
+    with device.running(replace(device.config, meter="raspberry")):
+        assert hand.wait_for(Birth).meters == ("raspberry",)
+        hand.offer()
+        manifest, _ = hand.take_upload()
+        assert manifest.energy_source is EnergySource.MEASURED
+        assert manifest.energy_mj >= 0.9 * 3143.0 * manifest.train_s, "starting the trainer is in it as well"
+        hand.receipt(manifest)
+        hand.offer_model(export(), 1)
+        (cost,) = hand.wait_for(Birth, lambda birth: birth.costs).costs
+        assert cost.energy_source is EnergySource.MEASURED
+
+
+def test_a_meter_that_vanishes_during_training_is_modelled_and_somebody_hears_of_it(
+    device: Device,
+    hand: HandAggregator,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    said = install(tmp_path, monkeypatch)
+    with device.running(replace(device.config, meter="raspberry")):
+        hand.offer()
+        device.until(Lifecycle.TRAINING)
+        said.unlink()
+        manifest, _ = hand.take_upload()
+        assert manifest.energy_source is EnergySource.MODELLED
+        note = hand.wait_for(Telemetry, lambda telemetry: telemetry.note).note
+    assert "energy is modelled: meter raspberry: vcgencmd pmic_read_adc ended with status 1" in note
+    assert note[:60] in caplog.text
+
+
+def test_a_meter_that_is_set_and_not_there_stops_nothing_and_is_warned_of(
+    device: Device, hand: HandAggregator, caplog: pytest.LogCaptureFixture
+) -> None:
+    with device.running(replace(device.config, meter="hwmon:ina226")):
+        assert hand.wait_for(Birth).meters == ()
+        hand.offer()
+        manifest, _ = hand.take_upload()
+        assert manifest.energy_source is EnergySource.MODELLED
+    assert f"device {DEVICE}: meter hwmon:ina226: 0 channels" in caplog.text
+    assert "energy is modelled" in caplog.text

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from edge_support import DEVICE, NETWORK, PICTURES, HandAggregator, broker, export, slot_of, write_digits
 from mqtt_client import eventually
+from pi5 import install
 from PIL import Image
 
 from edge.codecs import SHOWN
@@ -47,10 +49,24 @@ def hand(tmp_path: Path) -> Iterator[HandAggregator]:
         yield hand
 
 
-@pytest.mark.parametrize("command", ["run", "join", "infer", "rollback", "codecs", "doctor"])
+@pytest.mark.parametrize("command", ["run", "join", "infer", "rollback", "codecs", "doctor", "meters"])
 def test_help_teaches_with_an_example(command: str) -> None:
     assert f"bitfleet-edge {command}" in edge(command, "--help").stdout
     assert command in edge("--help").stdout
+
+
+def test_meters_says_what_is_here_and_how_far_to_trust_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(tmp_path, monkeypatch)
+    monkeypatch.setitem(ENVIRONMENT, "PATH", os.environ["PATH"])
+    (found,) = [one for one in json.loads(edge("meters", "--meter", "raspberry", "--json").stdout) if one["watts"]]
+    assert found["accuracy"] == "rail"
+    assert found["watts"] == pytest.approx(3.143, rel=0.05)
+    config = tmp_path / "edge.toml"
+    config.write_text('meter = "raspberry"')
+    shown = edge("meters", "--config", config).stdout
+    assert re.search(r"3\.\d{3} W", shown)
+    assert "±10 %" in shown
+    assert "did you mean raspberry?" in edge("meters", "--meter", "rasperry", expect=1).stderr
 
 
 def test_rollback_goes_back_to_the_model_before(tmp_path: Path) -> None:

@@ -55,6 +55,9 @@ def test_a_file_is_read_and_overridden_key_by_key(tmp_path: Path) -> None:
         ("outbox_quota_bytes", 5, "bytes"),
         ("classes", ["cat"], "two or more"),
         ("data", "", "a path"),
+        ("meter", "jetsen", "did you mean jetson"),
+        ("meter", "ina219:shunt=0", "number above 0"),
+        ("meter", 5, "expected auto, none, jetson"),
     ],
 )
 def test_a_wrong_value_is_named_with_key_and_expectation(key: str, value: Any, expectation: str) -> None:
@@ -74,6 +77,14 @@ def test_a_token_does_not_belong_into_the_settings(tmp_path: Path) -> None:
     file.write_text('token = "secret"')
     with pytest.raises(ConfigError, match="token_file") as caught:
         read_config(file)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_meter_is_automatic_or_named_and_its_password_stays_secret() -> None:
+    assert read_config().meter == "auto"
+    assert read_config(None, {"meter": "ina226:bus=1,shunt=0.01"}).meter == "ina226:bus=1,shunt=0.01"
+    with pytest.raises(ConfigError, match=r"meter = 'shelly:mqtt://…@10.0.0.2'") as caught:
+        read_config(None, {"meter": "shelly:mqtt://me:secret@10.0.0.2"})
     assert "secret" not in str(caught.value)
 
 

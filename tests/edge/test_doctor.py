@@ -1,11 +1,14 @@
 """Every check passes on a healthy device and says what to do on a sick one."""
 
+import re
+import threading
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 from edge_support import HOST, broker, reply, serving, write_digits
+from pi5 import install
 
 from aggregator import ports
 from edge import doctor
@@ -101,6 +104,36 @@ def test_a_runtime_that_would_phone_home_is_a_failure(
 ) -> None:
     monkeypatch.setattr(doctor, "_version", lambda _: version)
     assert doctor.RuntimeCheck().run().verdict == verdict
+
+
+def test_a_meter_is_asked_and_described(member: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(tmp_path, monkeypatch)
+    finding = doctor.MeterCheck(replace(member, meter="raspberry")).run()
+    assert finding.verdict is Verdict.PASS
+    pattern = r"raspberry \(rail, ±10 %, 5 readings a second\): 3\.\d{3} W now; includes the board's regulators"
+    assert re.match(pattern, finding.detail)
+
+
+def test_a_meter_that_is_set_and_fails_is_a_warning_with_advice(
+    member: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = install(tmp_path, monkeypatch)
+    said.write_text("error=2")
+    finding = doctor.MeterCheck(replace(member, meter="raspberry")).run()
+    assert finding.verdict is Verdict.WARN
+    assert "'error=2'" in finding.detail
+    assert "energy will be modelled" in finding.detail
+    assert "bitfleet-edge meters" in finding.advice
+
+
+def test_a_meter_that_vanishes_while_it_is_looked_at_is_a_warning(
+    member: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = install(tmp_path, monkeypatch)
+    threading.Timer(0.5, said.unlink).start()
+    finding = doctor.MeterCheck(replace(member, meter="raspberry")).run()
+    assert finding.verdict is Verdict.WARN
+    assert "ended with status 1" in finding.detail
 
 
 def test_a_clock_that_is_off_is_a_warning(member: Config) -> None:

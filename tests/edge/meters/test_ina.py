@@ -89,8 +89,9 @@ def sensor(bus: Silicon, chip: Chip | None = None) -> InaSensor:
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Registers need no time to settle."""
+    """Registers need no time to settle, and a busy test machine is no gap."""
     monkeypatch.setattr(module, "SETTLE_S", 0.0)
+    monkeypatch.setattr(module, "RATE_HZ", 1.0)
 
 
 @pytest.mark.parametrize("kind", CHIPS)

@@ -13,9 +13,15 @@ from edge.meters.jetson import JetsonSensor
 from edge.meters.sampled import PowerMeter
 
 
+@pytest.fixture
+def slowly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy test machine is no gap."""
+    monkeypatch.setattr(jetson, "RATE_HZ", 1.0)
+
+
 class TestHwmon(MeterContract):
     @pytest.fixture
-    def rig(self, tmp_path: Path) -> Rig:
+    def rig(self, tmp_path: Path, slowly: None) -> Rig:
         trees.orin_nano(tmp_path)
         return Rig(
             lambda: jetson.find(tmp_path), lambda: shutil.rmtree(tmp_path / "class"), lambda: trees.orin_nano(tmp_path)
@@ -24,7 +30,7 @@ class TestHwmon(MeterContract):
 
 class TestIio(MeterContract):
     @pytest.fixture
-    def rig(self, tmp_path: Path) -> Rig:
+    def rig(self, tmp_path: Path, slowly: None) -> Rig:
         trees.nano(tmp_path)
         return Rig(lambda: jetson.find(tmp_path), lambda: shutil.rmtree(tmp_path / "bus"), lambda: trees.nano(tmp_path))
 
