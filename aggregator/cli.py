@@ -20,6 +20,7 @@ from aggregator.broker import BrokerError
 from aggregator.child import ChildError
 from aggregator.client import Client, ClientError, find
 from aggregator.config import Config, ConfigError, default_state_dir, load
+from aggregator.devices import MAINS_J_PER_DAY
 from aggregator.model import GlobalModel, base_payload
 from aggregator.ports import PortError
 from aggregator.presets import PRESETS
@@ -44,6 +45,7 @@ EXPECTED_ERRORS: Final = (
     StoreError,
 )
 """Told in one line; anything else is a bug and keeps its traceback."""
+MAINS: Final = "mains"
 
 app = typer.Typer(
     name="bitfleet-aggregator",
@@ -241,16 +243,29 @@ def explain(device: DeviceArgument, state: StateOption, url: UrlOption = None, a
 @app.command()
 def budget(
     device: DeviceArgument,
-    joules: Annotated[float | None, typer.Argument(help="Joules per day; leave out to give back its own.")] = None,
+    joules: Annotated[
+        str | None, typer.Argument(help="Joules per day, or mains for no limit; leave out to give back its own.")
+    ] = None,
     *,
     state: StateOption,
     url: UrlOption = None,
 ) -> None:
-    """Set a device's energy budget; it counts when precisions are chosen next.
+    """Set a device's energy budget; 0 is a budget of nothing, and is reported as what nothing fits.
 
     [bold]bitfleet-aggregator budget pi-kitchen 40[/bold]
+
+    [bold]bitfleet-aggregator budget pi-kitchen mains[/bold]
     """
-    _client(url, state).put(f"/devices/{quote(device, '')}/budget", {"joules_per_day": joules})
+    _client(url, state).put(f"/devices/{quote(device, '')}/budget", {"joules_per_day": _joules(joules)})
+
+
+def _joules(text: str | None) -> float | None:
+    if text is None or text == MAINS:
+        return None if text is None else MAINS_J_PER_DAY
+    try:
+        return float(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"budget = {text!r}: expected joules per day, or {MAINS}") from error
 
 
 @app.command()

@@ -7,6 +7,7 @@ from typing import Any, Final
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from aggregator.allocate.limits import Limits
 from aggregator.downlink import Downlink
 from aggregator.job import Job
 from aggregator.store import Device
@@ -16,6 +17,10 @@ from protocol.messages import Birth, Cost, EnergySource, State, Status, Telemetr
 from protocol.precision import Precision
 from protocol.replay import admit
 
+MODEL_MEMORY: Final = 0.5
+"""Of a device's memory: the system, the agent, its trainer and its pictures live in the other half."""
+MAINS_J_PER_DAY: Final = 1e12
+"""The largest budget an operator can set means none, whatever the device says of itself: mains power."""
 MAX_RETRY_S: Final = 24 * 3600.0
 """Longest a device can ask to be left alone; it also bounds what a clock that jumps back can do."""
 
@@ -75,8 +80,9 @@ def _ready(device: Device, now: float) -> bool:
 
 def _able(device: Device, job: Job) -> bool:
     codecs = set(device.birth["codecs"])
-    wanted = Recipe.parse(job.recipe).stages | Downlink.parse(job.downlink).stages
-    return bool(device.precision and device.birth["trains"] and device.birth["samples"] and wanted <= codecs)
+    codes = any(Recipe.parse(recipe).stages <= codecs for recipe in job.all_recipes)
+    reads = Downlink.parse(job.downlink).stages <= codecs
+    return bool(device.precision and device.birth["trains"] and device.birth["samples"] and codes and reads)
 
 
 def runnable(device: Device, precisions: Iterable[Precision]) -> list[Precision]:
@@ -84,10 +90,20 @@ def runnable(device: Device, precisions: Iterable[Precision]) -> list[Precision]
     return [precision for precision in precisions if str(precision) in device.birth["precisions"]]
 
 
-def budget_j_per_day(device: Device) -> float:
-    """The operator's budget if there is one, else the device's own; 0 for none."""
-    stated: float = device.birth["budget_j_per_day"]
-    return stated if device.budget_j_per_day is None else device.budget_j_per_day
+def limits(device: Device) -> Limits:
+    """What the device must not exceed: by its own word, where 0 means none, or by the operator's, where 0 is 0."""
+    birth = device.birth
+    return Limits(
+        j_per_day=_budget_j_per_day(device),
+        latency_ms=birth.get("max_latency_ms") or None,  # births before BF-080 have none
+        memory_bytes=MODEL_MEMORY * birth["memory_bytes"] or None,
+    )
+
+
+def _budget_j_per_day(device: Device) -> float | None:
+    if device.budget_j_per_day is None:
+        return device.birth["budget_j_per_day"] or None
+    return None if device.budget_j_per_day >= MAINS_J_PER_DAY else device.budget_j_per_day
 
 
 def costs(device: Device) -> list[Cost]:

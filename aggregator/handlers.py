@@ -12,7 +12,7 @@ from math import isfinite
 
 from sqlalchemy.orm import Session
 
-from aggregator import devices, exports, ingest, outbox, planning, refusals, rounds, versions
+from aggregator import assignment, devices, exports, ingest, outbox, planning, refusals, rounds, versions
 from aggregator.room import Room
 from aggregator.store import Device, Fact, Round, RoundState, Task, TaskState, Token
 from protocol.envelope import Envelope, open_envelope
@@ -127,7 +127,7 @@ def _answer(session: Session, room: Room, where: Upward, manifest: Manifest, err
 
 def _assign(session: Session, room: Room, device: Device) -> None:
     trained = versions.current(session).precisions
-    planning.assign(room, device, trained, over=planning.is_over(session, room))
+    assignment.assign(session, room, device, trained, over=planning.is_over(session, room))
 
 
 # --- commands ---
@@ -162,7 +162,7 @@ def join(room: Room, *, device: str, public_key: bytes, token: str) -> JoinResul
     """Make a device a member.
 
     A device that asks again with its own key is welcome with a spent token too: its first answer may be lost. With a
-    good one it starts over: sessions and stamps are forgotten, as a device that lost its journal needs.
+    good one it starts over: sessions, stamps and measurements are forgotten, as a device that lost its journal needs.
 
     Raises:
         CommandRefused: FORBIDDEN token or revoked device; CONFLICT name taken; INVALID name or key.
@@ -203,7 +203,7 @@ def _enter(session: Session, room: Room, device: str, public_key: bytes) -> None
     if member is None:
         session.add(Device(id=device, public_key=public_key, joined_at=room.clock()))
     else:
-        member.session, member.stamps = -1, {}
+        member.session, member.stamps, member.decision = -1, {}, {}
 
 
 def create_token(room: Room, uses: int, ttl_s: float, note: str = "") -> str:
@@ -226,11 +226,13 @@ def create_token(room: Room, uses: int, ttl_s: float, note: str = "") -> str:
 def set_budget(room: Room, device: str, joules: float | None) -> None:
     """Set the operator's budget of a device in J per day; None gives back the device's own.
 
+    Zero is zero: nothing that takes energy fits it. `devices.MAINS_J_PER_DAY` is mains power.
+
     Raises:
         CommandRefused: NOT_FOUND device; INVALID budget.
     """
     if joules is not None and not (isfinite(joules) and joules >= 0):
-        raise CommandRefused(Fault.INVALID, f"budget = {joules} J/day: expected 0 (mains power) or more")
+        raise CommandRefused(Fault.INVALID, f"budget = {joules} J/day: expected 0 or more")
     with room.store.transaction() as session:
         member = _member(session, device)
         member.budget_j_per_day = joules

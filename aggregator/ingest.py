@@ -150,7 +150,7 @@ def _checked(room: Room, task: Task, manifest: Manifest, data: bytes) -> CodedPa
     _require(header.architecture, room.job.architecture, "architecture", Refusal.WRONG_SHAPE)
     _require(header.precision, task.precision, "precision", Refusal.WRONG_PRECISION)
     _require(header.recipe, task.recipe, "recipe", Refusal.WRONG_RECIPE)
-    _require(str(header.seed), str(codec_seed(room.job, task.round)), "seed", Refusal.WRONG_RECIPE)
+    _require(str(header.seed), str(codec_seed(room.job, task.round, task.recipe)), "seed", Refusal.WRONG_RECIPE)
     expected = Content.PROFILES if room.job.calibrates(task.round) else Content.DELTA
     _require(header.content.name.lower(), expected.name.lower(), "content", Refusal.MALFORMED)
     payload = read(data)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Final
 
+from aggregator.allocate.rules import POLICIES
 from aggregator.downlink import Downlink
 from export.arithmetic import require_supported
 from export.errors import ExportError
@@ -43,6 +44,13 @@ class Job:
             every precision, and activation steps where the method learns none.
         seed: of the first weights and of everything random that devices are told to do.
         norm_limit: largest Euclidean norm of an update's deltas.
+        allocate: how precisions are chosen: `program` for all devices together, `each` for one after the other.
+        recipes: more ways to code updates, of which every device gets one.
+        epoch_choices: more numbers of epochs, likewise.
+        rounds_per_day: what training and sending count with in a device's budget; 0 leaves them out.
+        fleet_j_per_day: limit on the energy of all devices together, 0 for none.
+        fleet_uplink_bytes: limit on the updates of one round together, 0 for none.
+        min_per_precision: how many devices should run each precision, so that it is trained.
         vote: whether weights move by the majority's sign instead of the average, for updates of one bit a weight.
 
     Raises:
@@ -69,6 +77,13 @@ class Job:
     seed: int = 0
     norm_limit: float = 1e4
     vote: bool = False
+    allocate: str = "program"
+    recipes: tuple[str, ...] = ()
+    epoch_choices: tuple[int, ...] = ()
+    rounds_per_day: float = 0.0
+    fleet_j_per_day: float = 0.0
+    fleet_uplink_bytes: int = 0
+    min_per_precision: int = 0
 
     def __post_init__(self) -> None:
         nested = self.network.nested
@@ -96,7 +111,35 @@ class Job:
         _check("deadline_s", self.deadline_s, 0 < self.deadline_s <= 1e9, "above 0 seconds, at most 1e9")
         _check("extension_s", self.extension_s, 0 < self.extension_s <= 1e9, "above 0 seconds, at most 1e9")
         _check("seed", self.seed, 0 <= self.seed < 1 << 63, "0 to 2^63 - 1")
+        self._check_allocation()
         _check("norm_limit", self.norm_limit, 0 < self.norm_limit <= 1e30, "above 0, at most 1e30")
+
+    def _check_allocation(self) -> None:
+        _check("allocate", self.allocate, self.allocate in POLICIES, f"one of {', '.join(POLICIES)}")
+        parsed = [Recipe.parse(each) for each in self.all_recipes]
+        _check("recipes", self.recipes, all(map(str.__eq__, map(str, parsed), self.all_recipes)), "the usual form")
+        alone = not any(each.takes_steps for each in parsed) and not self.vote
+        _check("recipes", self.recipes, alone or not self.recipes, "none with a vote or stosign, whose steps all share")
+        epochs = all(1 <= count <= 1000 for count in self.epoch_choices)
+        _check("epoch_choices", self.epoch_choices, epochs, "each 1 to 1000")
+        for name in ("rounds_per_day", "fleet_j_per_day", "fleet_uplink_bytes"):
+            _check(name, getattr(self, name), 0 <= getattr(self, name) <= 1e15, "0 (none) to 1e15")
+        _check("min_per_precision", self.min_per_precision, self.min_per_precision >= 0, "0 or more")
+
+    @property
+    def all_recipes(self) -> tuple[str, ...]:
+        """The usual recipe, then the others."""
+        return tuple(dict.fromkeys([self.recipe, *self.recipes]))
+
+    @property
+    def all_epochs(self) -> tuple[int, ...]:
+        """The usual number of epochs, then the others."""
+        return tuple(dict.fromkeys([self.epochs, *self.epoch_choices]))
+
+    @property
+    def chooses_together(self) -> bool:
+        """Whether one device's choice leaves less to the others."""
+        return bool(self.fleet_j_per_day or self.fleet_uplink_bytes)
 
     @property
     def network(self) -> Architecture:
@@ -112,9 +155,9 @@ class Job:
         """Whether in round `number` devices only measure."""
         return bool(self.rounds) and number > self.rounds
 
-    def epochs_for(self, number: int) -> int:
-        """Epochs of round `number`: 0 in the calibration round."""
-        return 0 if self.calibrates(number) else self.epochs
+    def epochs_for(self, number: int, own: int = 0) -> int:
+        """Epochs of round `number`: 0 in the calibration round, else a device's own if the job allows them."""
+        return 0 if self.calibrates(number) else own if own in self.all_epochs else self.epochs
 
     def precisions_for(self, number: int, own: Precision, trained: Collection[str]) -> tuple[Precision, ...]:
         """The precisions whose profiles a device that runs `own` sends in round `number`.
@@ -136,9 +179,9 @@ class Job:
         fresh = any(str(precision) not in trained for precision in precisions)
         return fresh and (self.calibrates(number) or self.calibrate_first)
 
-    def recipe_for(self, number: int) -> str:
-        """Recipe of round `number`; without feedback in the calibration round, which sends no weights."""
-        recipe = Recipe.parse(self.recipe)
+    def recipe_for(self, number: int, own: str = "") -> str:
+        """Recipe of round `number`, a device's own if the job allows it; without feedback in the calibration round."""
+        recipe = Recipe.parse(own if own in self.all_recipes else self.recipe)
         return str(recipe.without_feedback if self.calibrates(number) else recipe.in_round(number))
 
     def downlink_for(self, number: int) -> Downlink:

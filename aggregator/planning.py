@@ -2,10 +2,9 @@
 
 import secrets
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable
+from dataclasses import replace
 from hashlib import sha256
-from typing import Any
 
 import msgpack
 from sqlalchemy import select
@@ -43,46 +42,6 @@ def is_over(session: Session, room: Room) -> bool:
     last = newest_round(session)
     limit = room.job.last_round
     return limit is not None and last is not None and last.number >= limit and last.state in FINISHED
-
-
-# --- precisions ---
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """What a device should run (nothing, if empty), why, and from which inputs."""
-
-    precision: str
-    reason: str
-    inputs: Mapping[str, Any]
-
-
-def choose(room: Room, device: Device, trained: Collection[str], *, over: bool) -> Choice:
-    """Choose the precision of a device.
-
-    A device that trains may get any precision of the job. One that does not, and everyone once the job is over, gets
-    one that has a trained profile: activation steps and moments of a neighbouring precision make a poor model.
-    """
-    offered = room.job.precisions
-    if trained and (over or not device.birth["trains"]):
-        offered = tuple(precision for precision in offered if str(precision) in trained)
-    candidates = devices.runnable(device, offered)
-    if not candidates:
-        return Choice("", f"it runs none of the fleet's precisions: {', '.join(map(str, offered))}", {})
-    decision = room.policy.choose(
-        room.job.network,
-        candidates,
-        devices.budget_j_per_day(device),
-        device.birth["inferences_per_day"],
-        devices.costs(device),
-    )
-    return Choice(str(decision.precision), decision.reason, {**decision.inputs, "feasible": decision.feasible})
-
-
-def assign(room: Room, device: Device, trained: Collection[str], *, over: bool) -> None:
-    """Give a device the precision chosen for it, with the reason."""
-    choice = choose(room, device, trained, over=over)
-    device.precision, device.reason, device.decision = choice.precision, choice.reason, dict(choice.inputs)
 
 
 # --- tasks and offers ---
@@ -144,25 +103,26 @@ def _make_task(
     steps: tuple[float, ...],
     sharing: int,
 ) -> Task:
+    recipe = room.job.recipe_for(number, device.decision.get("recipe", ""))
     offer = Offer(
         task=secrets.token_hex(16),
         round=number,
         architecture=room.job.architecture,
         precision=names,
-        recipe=room.job.recipe_for(number),
+        recipe=recipe,
         base=bytes.fromhex(base.digest),
         base_bytes=base.size_bytes,
         shard=room.shard,
         nonce=secrets.token_bytes(16),
         deadline_s=room.job.deadline_s,
-        epochs=room.job.epochs_for(number),
+        epochs=room.job.epochs_for(number, device.decision.get("epochs", 0)),
         batch=room.job.batch,
         learning_rate=room.job.learning_rate_for(number),
         seed=seed_of(room.job, number, device.id),
         calibrate_steps=room.job.calibrates_steps(number, trained, parse_several(names)),
         method=room.job.method,
         table=room.job.network.digest,
-        codec_seed=codec_seed(room.job, number),
+        codec_seed=codec_seed(room.job, number, recipe),
         steps=base.steps,
         codec_steps=steps,
         broadcast=sharing > 1 and base.newest_bytes <= MAX_BROADCAST_BYTES,
@@ -211,9 +171,9 @@ def remaining_s(room: Room, current: Round) -> float:
     return room.deadlines.remaining_s(current.number, current.deadline_at, duration_s)
 
 
-def codec_seed(job: Job, number: int) -> int:
+def codec_seed(job: Job, number: int, recipe: str) -> int:
     """What all devices of a round draw their rotations from, so that these can be undone once for all; 0 for none."""
-    return seed_of(job, number, "codec") >> 31 if Recipe.parse(job.recipe).is_seeded else 0
+    return seed_of(job, number, "codec") >> 31 if Recipe.parse(recipe).is_seeded else 0
 
 
 def seed_of(job: Job, number: int, what: str) -> int:

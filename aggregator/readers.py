@@ -43,6 +43,8 @@ def device_detail(session: Session, name: str) -> DeviceDetail | None:
         birth=row.birth,
         telemetry=row.telemetry,
         decision=row.decision,
+        feasible=row.decision.get("feasible", True),
+        doubts=row.decision.get("doubts", []),
         update_bytes=payload_bytes,
         update_fp32_bytes=fp32_bytes,
         receipts=[Receipt.model_validate(update, from_attributes=True) for update in session.scalars(newest)],

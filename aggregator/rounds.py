@@ -19,7 +19,7 @@ from typing import Final
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from aggregator import broadcast, devices, exports, outbox, planning, versions
+from aggregator import assignment, broadcast, devices, exports, outbox, planning, versions
 from aggregator.blobs import BlobError
 from aggregator.merge import MergeError, PartialSum
 from aggregator.model import GlobalModel, ModelError
@@ -280,7 +280,9 @@ def _validate(room: Room, current: Round) -> bool:
     number = current.number
     try:
         candidate = GlobalModel.from_bytes(room.blobs.get(current.candidate))
-        kept = [exports.keep(room, candidate, number, name) for name in _in_use(room, number, candidate)]
+        with room.store.reading() as session:
+            choices = assignment.choose_all(session, room, candidate.profiles, over=number == room.job.last_round)
+        kept = [exports.keep(room, candidate, number, name) for name in _in_use(choices, candidate)]
     except (BlobError, ModelError, ExportError) as error:
         abort(room, number, f"validation failed: {error}")
         return True
@@ -292,17 +294,15 @@ def _validate(room: Room, current: Round) -> bool:
         exports.register(session, number, kept)
         _miss_open_tasks(session, number)
         for device in devices.members(session):
-            planning.assign(room, device, trained, over=number == room.job.last_round)
+            assignment.apply(device, choices[device.id])
             exports.offer_model(session, room, device, round=number)
     return True
 
 
-def _in_use(room: Room, number: int, candidate: GlobalModel) -> list[str]:
+def _in_use(choices: assignment.Choices, candidate: GlobalModel) -> list[str]:
     """The precisions that members will run once the candidate is the model, as far as it has them."""
-    over = number == room.job.last_round
-    with room.store.reading() as session:
-        choices = [planning.choose(room, device, candidate.profiles, over=over) for device in devices.members(session)]
-    return sorted({choice.precision for choice in choices} & candidate.profiles.keys())
+    chosen = {str(choice.option.precision) for choice in choices.values() if not isinstance(choice, str)}
+    return sorted(chosen & candidate.profiles.keys())
 
 
 def _announce(room: Room, current: Round) -> bool:

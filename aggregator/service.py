@@ -14,6 +14,7 @@ import numpy as np
 from numpy.lib.npyio import NpzFile
 
 from aggregator import ports, secret_files, state_dir, versions
+from aggregator.allocate import POLICIES
 from aggregator.app import build_app, serve_http
 from aggregator.blobs import Blobs
 from aggregator.broker import BrokerUrl, open_broker
@@ -86,6 +87,7 @@ def open_service(
             topics=Topics(config.fleet),
             job=config.job,
             server_key=key.public,
+            policy=POLICIES[config.job.allocate](),
             hold_out=hold_out,
             on_transition=on_transition,
         )

@@ -8,6 +8,8 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
+from aggregator.devices import MAINS_J_PER_DAY
+
 Json = dict[str, Any]
 
 
@@ -31,7 +33,6 @@ def devices(answer: list[Json]) -> RenderableType:
     """One line a device."""
     table = _table("device", "status", "seen", "precision", "model", "pictures", "budget J/day", "sent", "received")
     for device in answer:
-        budget = device["stated_j_per_day"] if device["budget_j_per_day"] is None else device["budget_j_per_day"]
         table.add_row(
             device["id"],
             "revoked" if device["revoked"] else device["status"],
@@ -39,7 +40,7 @@ def devices(answer: list[Json]) -> RenderableType:
             device["precision"],
             str(device["model_version"]),
             str(device["samples"]),
-            f"{budget:g}" if budget else "mains",
+            _budget(device),
             size(device["sent_bytes"]),
             size(device["received_bytes"]),
         )
@@ -75,13 +76,37 @@ def models(answer: list[Json]) -> RenderableType:
 
 
 def explanation(device: Json) -> RenderableType:
-    """The decision in a sentence, then what each precision would cost."""
+    """The decision in a sentence, what each precision would cost and is expected to reach, and what is not believed."""
     if not device["precision"]:
         return f"[bold]{device['id']}[/bold]: nothing is decided yet; that happens when a round opens"
-    table = _table("precision", "mJ an inference", "source", "J/day")
-    for need in device["decision"].get("needs", []):
-        table.add_row(need["precision"], f"{need['energy_mj']:.3g}", need["source"], f"{need['j_per_day']:.3g}")
-    return Group(f"[bold]{device['id']}[/bold] runs {device['precision']}: {escape(device['reason'])}", table)
+    decision = device["decision"]
+    table = _table("precision", "mJ an inference", "source", "J/day", "ms", "memory", "accuracy", "exceeds")
+    for need in decision.get("needs", []):
+        latency_ms, accuracy = need.get("latency_ms"), need.get("accuracy")
+        table.add_row(
+            need["precision"],
+            f"{need['energy_mj']:.3g}",
+            need["source"],
+            f"{need['j_per_day']:.3g}",
+            "" if latency_ms is None else f"{latency_ms:.3g}",
+            size(need["memory_bytes"]) if "memory_bytes" in need else "",
+            "" if accuracy is None else f"{accuracy:.1%} ({need['accuracy_source']})",
+            ", ".join(need.get("exceeds", [])),
+        )
+    lines = [f"[bold]{device['id']}[/bold] runs {device['precision']}: {escape(device['reason'])}", *_part(decision)]
+    return Group(*lines, table)
+
+
+def _part(decision: Json) -> list[str]:
+    """How the device takes part in rounds, if it does, and what may not be."""
+    lines = []
+    if decision.get("recipe"):
+        lines.append(f"in a round: {decision['epochs']} epochs, updates by {decision['recipe']}")
+    if decision.get("feasible") is False:
+        least = decision.get("smallest_j_per_day")
+        would = "" if least is None else f"; the smallest budget that works is {least:.3g} J/day"
+        lines.append(f"[red]its limits cannot be kept[/red]{would}")
+    return lines
 
 
 def size(count: int) -> str:
@@ -92,6 +117,14 @@ def size(count: int) -> str:
             break
         value /= 1000
     return f"{value:.0f} B" if unit == "B" else f"{value:.3g} {unit}"
+
+
+def _budget(device: Json) -> str:
+    """The operator's budget, of which 0 is 0, or the device's own, of which 0 is none."""
+    budget = device["budget_j_per_day"]
+    if budget is None:
+        budget = device["stated_j_per_day"] or MAINS_J_PER_DAY
+    return "mains" if budget >= MAINS_J_PER_DAY else f"{budget:g}"
 
 
 def _ago(second: float) -> str:

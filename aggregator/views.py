@@ -29,7 +29,9 @@ class DeviceView(BaseModel):
     joined_at: float
     precision: str
     reason: str = Field(description="why it got this precision")
-    budget_j_per_day: float | None = Field(description="the operator's budget; null leaves the device's own")
+    budget_j_per_day: float | None = Field(
+        description="the operator's budget; null leaves the device's own, 0 is 0, 1e12 is mains"
+    )
     stated_j_per_day: float = Field(description="the device's own budget; 0 for mains power")
     lifecycle: str = Field(description="what the agent is doing, by its last telemetry")
     progress: float
@@ -46,6 +48,8 @@ class DeviceDetail(DeviceView):
     birth: dict[str, Any] = Field(description="what it last said of itself")
     telemetry: dict[str, Any]
     decision: dict[str, Any] = Field(description="what its precision was decided from")
+    feasible: bool = Field(description="whether what it does keeps its limits")
+    doubts: list[str] = Field(description="its measurements that are not believed, and why")
     update_bytes: int = Field(description="all its updates as they were sent")
     update_fp32_bytes: int = Field(description="the same updates as 32-bit floats")
     receipts: list[Receipt]
@@ -197,7 +201,7 @@ class TokenAnswer(BaseModel):
 
 
 class BudgetRequest(BaseModel):
-    """An energy budget; null gives the device back its own."""
+    """An energy budget; null gives the device back its own, 0 is 0 and reported as what nothing fits, 1e12 is mains."""
 
     joules_per_day: float | None = Field(ge=0, le=1e12, allow_inf_nan=False)
 

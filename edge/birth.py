@@ -49,6 +49,7 @@ def describe(
         model_digest=model_digest,
         costs=costs,
         packet_bytes=min(max(packet_bytes, _MIN_PACKET_BYTES), _MAX_PACKET_BYTES),
+        max_latency_ms=config.max_latency_ms,
     )
 
 

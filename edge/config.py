@@ -68,6 +68,7 @@ class Config:
         classes: the fleet's class names in order; needed where the folders here are only some of them.
         budget_j_per_day: energy for inference, 0 for a device on mains power.
         inferences_per_day: how many the budget is for.
+        max_latency_ms: the longest an inference may take, 0 for any time.
         quiet_hours: when to stay quiet.
         max_temperature_c: above it no work is taken on.
         min_battery_percent: below it and unplugged, no work is taken on.
@@ -87,6 +88,7 @@ class Config:
     classes: tuple[str, ...] | None = None
     budget_j_per_day: float = 0.0
     inferences_per_day: int = 1000
+    max_latency_ms: float = 0.0
     quiet_hours: QuietHours | None = None
     max_temperature_c: float = 80.0
     min_battery_percent: float = 20.0
@@ -223,6 +225,7 @@ _CHECKS: Final[dict[str, Callable[[Any], Any]]] = {
     "classes": _names,
     "budget_j_per_day": _real(0, 1e12, "J/day"),
     "inferences_per_day": _integer(0, 1 << 40, "a day"),
+    "max_latency_ms": _real(0, 1e9, "ms"),
     "quiet_hours": _quiet_hours,
     "max_temperature_c": _real(20, 150, "°C"),
     "min_battery_percent": _real(0, 100, "%"),

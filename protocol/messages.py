@@ -92,7 +92,10 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Birth:
-    """Device → aggregator, retained, on every connect: what it is and can do."""
+    """Device → aggregator, retained, on every connect: what it is and can do.
+
+    `max_latency_ms` is the longest an inference may take, 0 for any time.
+    """
 
     session: int = key(1, COUNT)
     version: str = key(2, Text(32))
@@ -109,6 +112,7 @@ class Birth:
     model_digest: bytes = key(13, DIGEST)
     costs: tuple[Cost, ...] = key(14, Sequence(Record(Cost), 64))
     packet_bytes: int = key(15, Int(1024, 1 << 28))
+    max_latency_ms: float = key(16, Real(0, 1e9), default=0.0)
 
 
 @dataclass(frozen=True, slots=True)

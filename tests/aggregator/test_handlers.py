@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import func, select
 
-from aggregator import handlers
+from aggregator import devices, handlers
 from aggregator.handlers import CommandRefused, Fault
 from aggregator.store import Device, Outgoing, RefusalCount, Token
 from protocol.errors import Refusal
@@ -276,8 +276,20 @@ def test_an_operators_budget_goes_before_the_devices_own(fleet: Fleet) -> None:
     (a,) = fleet.connected("a")
     a.say_birth(budget_j_per_day=1e-9)
     assert fleet.device("a").precision == "W1A8"
-    handlers.set_budget(fleet.room, "a", 0.0)
+    handlers.set_budget(fleet.room, "a", devices.MAINS_J_PER_DAY)
     assert fleet.device("a").precision == "W8A8"
+
+
+def test_an_operators_budget_of_zero_is_zero_and_reported_with_the_nearest_that_works(fleet: Fleet) -> None:
+    fleet.connected("a")
+    handlers.set_budget(fleet.room, "a", 0.0)
+    device = fleet.device("a")
+    assert (device.precision, device.decision["feasible"]) == ("W1A8", False)
+    assert device.reason.startswith("nothing fits 0 J/day; W1A8 comes nearest: ")
+    smallest = device.decision["smallest_j_per_day"]
+    assert smallest > 0
+    handlers.set_budget(fleet.room, "a", smallest)
+    assert fleet.device("a").decision["feasible"] is True
 
 
 @pytest.mark.parametrize("joules", [-1.0, float("nan"), float("inf")])

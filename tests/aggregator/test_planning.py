@@ -2,16 +2,20 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
-from fleet import JOB, Fleet, Opener
+from fleet import JOB, STRAIGHT, Fleet, Opener
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aggregator import planning
+from aggregator import handlers, planning
+from aggregator.allocate.trial import trial
 from aggregator.model import GlobalModel
-from aggregator.store import Task
+from aggregator.room import HoldOut
+from aggregator.store import Export, Task
 from protocol.codec.payload import decode
-from protocol.messages import ModelOffer
+from protocol.energy import inference_energy, training_energy_mj
+from protocol.messages import Cost, EnergySource, ModelOffer
 from protocol.networks import parse
 from protocol.precision import Precision
 
@@ -112,3 +116,94 @@ def test_an_offers_fields_are_kept_with_its_task(fleet: Fleet) -> None:
     offer = a.offer()
     (task,) = fleet.rows(Task)
     assert (task.id, task.nonce, task.base, task.recipe) == (offer.task, offer.nonce, offer.base.hex(), offer.recipe)
+
+
+# --- what is decided for devices, as it lies in the store ---
+
+
+def test_a_device_slower_than_it_may_be_gets_another_precision(fleet: Fleet) -> None:
+    """BF-080."""
+    slow = Cost("W8A8", 31.0, 1.0, EnergySource.MEASURED)
+    (a,) = fleet.connected("a")
+    a.say_birth(max_latency_ms=20.0, costs=(slow,))
+    device = fleet.device("a")
+    assert (device.precision, device.reason) == ("W4A8", "W8A8 takes 31 ms, its limit is 20")
+    a.say_birth(max_latency_ms=0.0)
+    assert fleet.device("a").precision == "W8A8"
+
+
+def test_a_measurement_against_ten_times_its_history_is_flagged_until_the_device_joins_anew(fleet: Fleet) -> None:
+    def measured(energy_mj: float) -> tuple[Cost, ...]:
+        return (Cost("W8A8", 5.0, energy_mj, EnergySource.MEASURED),)
+
+    (a,) = fleet.connected("a")
+    a.say_birth(budget_j_per_day=5.0, costs=measured(4.0))
+    a.say_birth(costs=measured(40.0))
+    a.say_birth()
+    device = fleet.device("a")
+    assert (device.precision, device.decision["history_mj"]) == ("W8A8", {"W8A8": 4.0})
+    assert device.decision["doubts"] == [
+        "W8A8 at 40 mJ is 10 times more than the 4 mJ it measured before: not believed"
+    ]
+    assert device.reason.endswith(device.decision["doubts"][0])
+    token = handlers.create_token(fleet.room, uses=1, ttl_s=60.0)
+    handlers.join(fleet.room, device="a", public_key=a.key.public.raw, token=token)
+    a.connect()
+    device = fleet.device("a")
+    assert (device.precision, device.decision["doubts"]) == ("W4A8", [])
+
+
+def test_recipes_and_epochs_are_told_each_device_and_merge_in_one_round(open_fleet: Opener) -> None:
+    """What a small budget leaves buys fewer epochs and fewer bits; updates of both kinds make one model."""
+    job = replace(JOB, recipe="uniform:8", recipes=("eden:1",), epochs=1, epoch_choices=(3,), rounds_per_day=1e6)
+    fleet = open_fleet(job, uplink_mj=float)
+    rich, poor = fleet.connected("rich", "poor")
+    training_j = 1e6 * training_energy_mj(job.network, 100) / 1000
+    inference_j = 1000 * inference_energy(job.network, Precision(1, 8)).total_mj / 1000
+    sending_j = 1e6 * trial(job.architecture, "eden:1").payload_bytes / 1000
+    poor.say_birth(budget_j_per_day=1.5 * training_j + 2 * inference_j + sending_j)
+    fleet.run()
+    told = {device.name: device.offer() for device in (rich, poor)}
+    assert {name: (offer.recipe, offer.epochs) for name, offer in told.items()} == {
+        "rich": ("uniform:8", 3),
+        "poor": ("eden:1", 1),
+    }
+    assert (told["rich"].codec_seed, told["poor"].codec_seed > 0) == (0, True)
+    for device in (rich, poor):
+        device.upload(told[device.name], device.train(told[device.name]))
+        assert device.receipt().refusal == ""
+    fleet.run()
+    assert fleet.states() == STRAIGHT
+
+
+def test_without_choices_every_device_does_what_the_job_says(open_fleet: Opener) -> None:
+    fleet = open_fleet()
+    (a,) = fleet.connected("a")
+    fleet.run()
+    offer = a.offer()
+    assert (offer.recipe, offer.epochs, fleet.device("a").decision["recipe"]) == ("sign", 1, "sign")
+
+
+def test_who_comes_later_gets_what_the_fleets_limit_leaves(open_fleet: Opener) -> None:
+    j_per_day = {name: inference_energy(JOB.network, Precision.parse(name)).total_mj for name in ("W8A8", "W1A8")}
+    fleet = open_fleet(replace(JOB, fleet_j_per_day=1.001 * (j_per_day["W8A8"] + j_per_day["W1A8"])))
+    fleet.connected("a", "b")
+    assert (fleet.device("a").precision, fleet.device("b").precision) == ("W8A8", "W1A8")
+    assert "within the fleet's" in fleet.device("b").reason
+    fleet.connected("c")
+    assert fleet.device("c").decision["feasible"] is False
+    assert "of the fleet" in fleet.device("c").reason
+
+
+def test_ratings_of_exports_decide_between_precisions(open_fleet: Opener) -> None:
+    pictures = np.random.default_rng(0).integers(0, 256, (16, *JOB.network.input_shape), dtype=np.uint8)
+    fleet = open_fleet(replace(JOB, rounds=2), hold_out=HoldOut(pictures, np.zeros(16, dtype=np.int64)))
+    (a,) = fleet.connected("a")
+    fleet.run()
+    a.deliver_update()
+    fleet.run()
+    (export,) = fleet.rows(Export)
+    a.say_birth()
+    needs = fleet.device("a").decision["needs"]
+    assert (needs[0]["accuracy"], needs[0]["accuracy_source"]) == (export.accuracy, "rated")
+    assert {need["accuracy_source"] for need in needs[1:]} == {"prior"}

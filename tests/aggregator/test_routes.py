@@ -309,7 +309,8 @@ def test_a_budget_changes_the_precision_and_null_gives_back_the_devices_own(clie
     assert client.put(f"{path}/budget", json={"joules_per_day": between}, headers=ADMIN).status_code == 204
     device = client.get(path).json()
     assert (device["budget_j_per_day"], device["precision"]) == (between, "W4A8")
-    assert "W4A8 fits" in device["reason"]
+    assert device["reason"].startswith("W8A8 needs ")
+    assert (device["feasible"], device["doubts"]) == (True, [])
     client.put(f"{path}/budget", json={"joules_per_day": None}, headers=ADMIN)
     device = client.get(path).json()
     assert (device["budget_j_per_day"], device["precision"]) == (None, "W8A8")

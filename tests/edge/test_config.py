@@ -50,6 +50,7 @@ def test_a_file_is_read_and_overridden_key_by_key(tmp_path: Path) -> None:
         ("budget_j_per_day", float("nan"), "number in J/day"),
         ("budget_j_per_day", True, "number in J/day"),
         ("inferences_per_day", 1.5, "whole number"),
+        ("max_latency_ms", -1, "0 to"),
         ("max_temperature_c", 500, "20 to 150 °C"),
         ("trainer_threads", 0, "from 1"),
         ("outbox_quota_bytes", 5, "bytes"),

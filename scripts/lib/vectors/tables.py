@@ -110,6 +110,7 @@ def refusals() -> Vector:
 
 FILES: Final[Files] = {
     "tables/messages.json": messages,
+    "tables/messages-2.json": messages,  # with Birth.max_latency_ms
     "tables/refusals.json": refusals,
     **{f"tables/networks/{name}.json": partial(family, name) for name in FAMILIES},
 }
