@@ -15,6 +15,7 @@ from aggregator.allocate.options import Common, Member, Previous, latencies
 from aggregator.allocate.rules import FLEET_ENERGY, FLEET_UPLINK, Decision
 from aggregator.allocate.trial import trial
 from aggregator.allocate.ways import Way
+from aggregator.ledger import CHANNEL
 from aggregator.room import Room
 from aggregator.store import Device, Export
 from protocol.codec.recipe import Recipe
@@ -91,7 +92,7 @@ def _common(session: Session, room: Room, rows: Sequence[Device], others: Sequen
         accuracy=expected(job.precisions, _rated(session)),
         rounds_per_day=job.rounds_per_day,
         mean_samples=sum(samples) / len(samples) if samples else 0.0,
-        uplink_mj=room.uplink_mj,
+        uplink_mj=lambda payload_bytes: CHANNEL.up_mj(payload_bytes, job.distance_km),
         j_per_day=left(job.fleet_j_per_day, FLEET_ENERGY),
         uplink_bytes=left(job.fleet_uplink_bytes, FLEET_UPLINK),
         least={} if others else {str(each): job.min_per_precision for each in job.precisions if job.min_per_precision},

@@ -11,7 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from aggregator.blobs import BlobError
-from aggregator.downlink import next_step
+from aggregator.downlink import Downlink, next_step
 from aggregator.model import GlobalModel, base_payload
 from aggregator.room import Room
 from aggregator.store import BaseStep
@@ -35,9 +35,9 @@ class BaseModel:
         return self.steps[-1].payload_bytes if self.steps else self.size_bytes
 
 
-def make(room: Room, number: int, names: str, master: GlobalModel, seed: int) -> BaseModel:
+def make(room: Room, number: int, names: str, master: GlobalModel, seed: int, downlink: Downlink) -> BaseModel:
     """The base model of round `number` for the precisions `names`; asked again, it is the same one."""
-    downlink, precisions = room.job.downlink_for(number), parse_several(names)
+    precisions = parse_several(names)
     if not downlink.by_steps:
         payload = base_payload(master, precisions, str(downlink.recipe), seed)
         return BaseModel(room.blobs.put(payload), len(payload))

@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 from sqlalchemy.orm import Session
 
-from aggregator import outbox, refusals
+from aggregator import ledger, outbox, refusals
 from aggregator.merge import MergeError, check_headroom
 from aggregator.planning import codec_seed, offer_of
 from aggregator.room import Room
@@ -41,6 +41,7 @@ def on_manifest(session: Session, room: Room, device: str, manifest: Manifest) -
     if _answer_again(session, room, task, manifest):
         return
     _require_open(session, task)
+    ledger.check(manifest)
     try:
         _check_size(room, task, manifest)
         upload = room.uploads.begin(device, manifest)
@@ -195,6 +196,7 @@ def _accept(session: Session, room: Room, task: Task, manifest: Manifest, payloa
     verdict.accepted, verdict.fp32_bytes = True, fp32_bytes(payload.header)
     task.state = TaskState.ACCEPTED
     session.add(verdict)
+    ledger.book_update(session, room, task, manifest)
     _receipt(session, room, verdict)
 
 
@@ -203,6 +205,7 @@ def _refuse(session: Session, room: Room, task: Task, manifest: Manifest, error:
     verdict.accepted, verdict.refusal, verdict.reason = False, error.refusal.value, str(error)[:400]
     task.state, task.note = TaskState.REFUSED, verdict.reason
     session.add(verdict)
+    ledger.book_update(session, room, task, manifest)
     refusals.count(session, task.device, error.refusal)
     _receipt(session, room, verdict)
 

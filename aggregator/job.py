@@ -7,10 +7,12 @@ from typing import Final
 
 from aggregator.allocate.rules import POLICIES
 from aggregator.downlink import Downlink
+from aggregator.rates import FIXED, policy
 from export.arithmetic import require_supported
 from export.errors import ExportError
 from protocol import networks
 from protocol.architecture import Architecture
+from protocol.channel import USUAL_KM
 from protocol.codec.recipe import DEFAULT_RECIPE, Recipe
 from protocol.method import DEFAULT_METHOD, Method
 from protocol.precision import MAX_PROFILES, Precision
@@ -51,6 +53,8 @@ class Job:
         fleet_j_per_day: limit on the energy of all devices together, 0 for none.
         fleet_uplink_bytes: limit on the updates of one round together, 0 for none.
         min_per_precision: how many devices should run each precision, so that it is trained.
+        rates: who decides on recipe and downlink, round by round (`aggregator.rates`); `fixed` leaves them as they are.
+        distance_km: of devices from their station, for energy on the air where nobody measured it (`protocol.channel`).
         vote: whether weights move by the majority's sign instead of the average, for updates of one bit a weight.
 
     Raises:
@@ -84,6 +88,8 @@ class Job:
     fleet_j_per_day: float = 0.0
     fleet_uplink_bytes: int = 0
     min_per_precision: int = 0
+    rates: str = FIXED
+    distance_km: float = USUAL_KM
 
     def __post_init__(self) -> None:
         nested = self.network.nested
@@ -112,6 +118,10 @@ class Job:
         _check("extension_s", self.extension_s, 0 < self.extension_s <= 1e9, "above 0 seconds, at most 1e9")
         _check("seed", self.seed, 0 <= self.seed < 1 << 63, "0 to 2^63 - 1")
         self._check_allocation()
+        policy(self.rates, self.recipe, self.downlink)
+        lone = self.rates == FIXED or not (self.vote or self.recipes)
+        _check("rates", self.rates, lone, "fixed with a vote or several recipes")
+        _check("distance_km", self.distance_km, 0 < self.distance_km <= 1e3, "above 0, at most 1000 km")
         _check("norm_limit", self.norm_limit, 0 < self.norm_limit <= 1e30, "above 0, at most 1e30")
 
     def _check_allocation(self) -> None:

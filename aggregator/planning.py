@@ -12,6 +12,8 @@ from sqlalchemy.orm import Session
 
 from aggregator import bases, devices, outbox, versions
 from aggregator.bases import BaseModel
+from aggregator.coding import Coding
+from aggregator.downlink import Downlink
 from aggregator.job import Job
 from aggregator.merge import MAX_UPDATES
 from aggregator.room import Room
@@ -59,27 +61,38 @@ def profiles_of(room: Room, number: int, device: Device, model: Model) -> str:
     return join(room.job.precisions_for(number, Precision.parse(device.precision), model.precisions))
 
 
-def make_tasks(room: Room, number: int, model: Model, invited: Iterable[Device]) -> list[Task]:
+def make_tasks(room: Room, number: int, model: Model, invited: Iterable[Device], coding: Coding) -> list[Task]:
     """A task for each device, with a fresh name and nonce, not yet offered.
 
     Once these are in the outbox, what two of them or more start from is published to all (`broadcast`).
     """
     wanted = [(device, profiles_of(room, number, device, model)) for device in invited]
-    bases = _make_bases(room, number, model, {names for _, names in wanted})
+    bases = _make_bases(room, number, model, {names for _, names in wanted}, coding.downlink)
     steps = _codec_steps(room, model)
     sharing = Counter(names for _, names in wanted)
     return [
         _make_task(
-            room, number, device, names, bases[names], trained=model.precisions, steps=steps, sharing=sharing[names]
+            room,
+            number,
+            device,
+            names,
+            bases[names],
+            recipe=coding.recipe(device),
+            trained=model.precisions,
+            steps=steps,
+            sharing=sharing[names],
         )
         for device, names in wanted
     ]
 
 
-def _make_bases(room: Room, number: int, model: Model, wanted: Collection[str]) -> dict[str, BaseModel]:
+def _make_bases(
+    room: Room, number: int, model: Model, wanted: Collection[str], downlink: Downlink
+) -> dict[str, BaseModel]:
     master = versions.load(room, model)
     return {
-        names: bases.make(room, number, names, master, seed_of(room.job, number, names)) for names in sorted(wanted)
+        names: bases.make(room, number, names, master, seed_of(room.job, number, names), downlink)
+        for names in sorted(wanted)
     }
 
 
@@ -99,11 +112,11 @@ def _make_task(
     names: str,
     base: BaseModel,
     *,
+    recipe: str,
     trained: Collection[str],
     steps: tuple[float, ...],
     sharing: int,
 ) -> Task:
-    recipe = room.job.recipe_for(number, device.decision.get("recipe", ""))
     offer = Offer(
         task=secrets.token_hex(16),
         round=number,

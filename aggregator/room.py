@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from aggregator.allocate import Policy, Program
-from aggregator.allocate.options import Uplink, uncounted
 from aggregator.blobs import Blobs
 from aggregator.deadlines import Clock, Deadlines
 from aggregator.job import Job
@@ -42,7 +41,6 @@ class Room:
         server_key: what devices check the aggregator's envelopes with.
         clock: wall-clock seconds since 1970.
         monotonic: seconds that never jump.
-        uplink_mj: what sending so many bytes costs a device, in millijoules.
         hold_out: what exports are checked on; None checks on pictures of noise and rates nothing.
         on_transition: called with round and state after every committed transition.
         broadcast: publishes bytes on a topic as well as it can; nobody waits for them.
@@ -57,7 +55,6 @@ class Room:
     monotonic: Clock = time.monotonic
     shard: str = "0"
     policy: Policy = field(default_factory=Program)
-    uplink_mj: Uplink = uncounted
     hold_out: HoldOut | None = None
     uploads: Uploads = field(default_factory=Uploads)
     on_transition: Callable[[int, RoundState], None] = _nobody

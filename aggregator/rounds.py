@@ -10,6 +10,7 @@ them. After a restart `advance` goes on from the state it finds; a step that was
 a function of what is on disk, does the same.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,17 +20,21 @@ from typing import Final
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from aggregator import assignment, broadcast, devices, exports, outbox, planning, versions
+from aggregator import assignment, broadcast, devices, exports, ledger, outbox, pacing, planning, versions
 from aggregator.blobs import BlobError
+from aggregator.coding import Coding
 from aggregator.merge import MergeError, PartialSum
 from aggregator.model import GlobalModel, ModelError
 from aggregator.planning import OPEN_TASKS, newest_round, remaining_s, tasks_of
+from aggregator.rates.base import BudgetError, Reach, Spreads
 from aggregator.room import Room
 from aggregator.store import Fact, Model, Round, RoundState, Task, TaskState, Update
 from export.errors import ExportError
 from protocol import messages
 from protocol.codec.payload import read
 from protocol.errors import RemoteProtocolError
+
+log = logging.getLogger(__name__)
 
 MOVES: Final[Mapping[RoundState, frozenset[RoundState]]] = MappingProxyType(
     {
@@ -122,9 +127,22 @@ def _plan(room: Room, last: Round | None) -> bool:
         model = versions.current(session)
     if len(invited) < room.job.min_devices:
         return False
-    tasks = planning.make_tasks(room, number, model, invited)
+    try:
+        decided = pacing.decide(room, number, model, invited)
+    except BudgetError as error:
+        log.error("round %d is not opened, and the fleet paused: %s", number, error)  # noqa: TRY400 (says it all)
+        with room.store.transaction() as session:
+            session.merge(Fact(name=PAUSED, value=str(error).encode()))
+        return False
+    tasks = planning.make_tasks(room, number, model, invited, Coding.of(room.job, number, decided))
     with room.store.transaction() as session:
-        current = Round(number=number, state=RoundState.PLANNED, base_version=model.version, opened_at=room.clock())
+        current = Round(
+            number=number,
+            state=RoundState.PLANNED,
+            base_version=model.version,
+            opened_at=room.clock(),
+            coding=decided,
+        )
         session.add(current)
         session.flush()
         session.add_all(tasks)
@@ -162,7 +180,7 @@ def _offer_rest(room: Room, current: Round) -> bool:
         return False
     waiting = {task.device: task.id for task in tasks if task.state in OPEN_TASKS | {TaskState.MISSED}}
     fresh = [device for device in absent if device.id not in waiting]
-    made = planning.make_tasks(room, current.number, model, fresh)
+    made = planning.make_tasks(room, current.number, model, fresh, Coding.of(room.job, current.number, current.coding))
     with _move(room, current.number, RoundState.OFFERED) as (session, _):
         _miss_open_tasks(session, current.number)
         again = [session.get_one(Task, waiting[device.id]) for device in absent if device.id in waiting]
@@ -196,8 +214,9 @@ def _collect(room: Room, current: Round) -> bool:
     with room.store.reading() as session:
         if outbox.waiting(session, current.number):
             return False
-    with _move(room, current.number, RoundState.COLLECTING) as (_, moved):
+    with _move(room, current.number, RoundState.COLLECTING) as (session, moved):
         moved.deadline_at = room.clock() + room.job.deadline_s
+        ledger.book_broadcast(session, room, current.number)
     with room.store.reading() as session:
         for topic, piece in broadcast.packets(room, session, current.number):
             room.broadcast(topic, piece)
@@ -253,26 +272,34 @@ def _miss_open_tasks(session: Session, number: int) -> None:
 def _merge(room: Room, current: Round) -> bool:
     """MERGING → VALIDATING: the base and every accepted update of the journal make the candidate."""
     try:
-        candidate = merge_journal(room, current)
+        candidate, spreads = merge_journal(room, current)
     except (BlobError, ModelError, MergeError, RemoteProtocolError) as error:
         abort(room, current.number, f"merging failed: {error}")
         return True
     digest = room.blobs.put(candidate.to_bytes())
     with _move(room, current.number, RoundState.VALIDATING) as (_, moved):
         moved.candidate = digest
+        moved.coding = pacing.with_updates(moved.coding, spreads)
     return True
 
 
-def merge_journal(room: Room, current: Round) -> GlobalModel:
-    """Merge the accepted updates of a round, no more in memory than are added up together."""
+def merge_journal(room: Room, current: Round) -> tuple[GlobalModel, Spreads]:
+    """Merge the accepted updates of a round, no more in memory than are added up together.
+
+    Returns:
+        The candidate, and how far the updates reach where that is asked for.
+    """
     with room.store.reading() as session:
         base = versions.load(room, session.get_one(Model, current.base_version))
         rows = select(Update.digest, Update.samples).where(Update.round == current.number, Update.accepted)
         journal = session.execute(rows.order_by(Update.task)).all()
-    total = PartialSum(base.architecture, vote=room.job.vote)
+    total, reach = PartialSum(base.architecture, vote=room.job.vote), Reach()
     for digest, samples in journal:
-        total.add(read(room.blobs.get(digest)), samples)
-    return total.finish(base)
+        update = read(room.blobs.get(digest))
+        total.add(update, samples)
+        if current.coding:
+            reach.add(update)
+    return total.finish(base), reach.mean
 
 
 def _validate(room: Room, current: Round) -> bool:

@@ -14,7 +14,7 @@ from sqlalchemy import JSON, Engine, ForeignKey, LargeBinary, create_engine, eve
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class StoreError(Exception):
@@ -112,6 +112,8 @@ class Round(Base):
     candidate: Mapped[str] = mapped_column(default="")
     """Digest of the merged model before it is committed."""
     note: Mapped[str] = mapped_column(default="")
+    coding: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    """What `pacing` decided and saw; empty where nothing is adapted."""
 
 
 class Task(Base):
@@ -152,6 +154,17 @@ class Update(Base):
     energy_mj: Mapped[float]
     energy_source: Mapped[str]
     received_at: Mapped[float]
+
+
+class Energy(Base):
+    """What a round cost one device for one purpose, measured or modelled."""
+
+    __tablename__ = "energies"
+    round: Mapped[int] = mapped_column(primary_key=True)
+    device: Mapped[str] = mapped_column(primary_key=True, index=True)
+    purpose: Mapped[str] = mapped_column(primary_key=True)
+    source: Mapped[str] = mapped_column(primary_key=True)
+    energy_mj: Mapped[float]
 
 
 class Model(Base):

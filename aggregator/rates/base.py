@@ -143,13 +143,24 @@ def spreads_of_model(model: GlobalModel) -> Spreads:
     return tuple(_spread(model.shared[spec.name]) for spec in specs)
 
 
-def spreads_of_updates(updates: Iterable[CodedPayload]) -> Spreads:
-    """Of the weights of a round's updates, means over them; nothing for none."""
-    found = [_spreads_of_update(update) for update in updates]
-    return tuple(
-        Spread(parts[0].size, fmean(part.reach for part in parts), fmean(part.rms for part in parts))
-        for parts in zip(*found, strict=True)
-    )
+class Reach:
+    """Spreads of a round's updates, one after the other."""
+
+    def __init__(self) -> None:
+        self._found: list[Spreads] = []
+
+    def add(self, update: CodedPayload) -> None:
+        """One update more; what has no weights does not count."""
+        if update.header.layout.weights:
+            self._found.append(_spreads_of_update(update))
+
+    @property
+    def mean(self) -> Spreads:
+        """Of each weight tensor, over the updates; nothing for none."""
+        return tuple(
+            Spread(parts[0].size, fmean(part.reach for part in parts), fmean(part.rms for part in parts))
+            for parts in zip(*self._found, strict=True)
+        )
 
 
 def reach_of(spreads: Spreads) -> float:

@@ -13,6 +13,7 @@ from aggregator.allocate.trial import trial
 from aggregator.model import GlobalModel
 from aggregator.room import HoldOut
 from aggregator.store import Export, Task
+from protocol.channel import Channel
 from protocol.codec.payload import decode
 from protocol.energy import inference_energy, training_energy_mj
 from protocol.messages import Cost, EnergySource, ModelOffer
@@ -156,11 +157,11 @@ def test_a_measurement_against_ten_times_its_history_is_flagged_until_the_device
 def test_recipes_and_epochs_are_told_each_device_and_merge_in_one_round(open_fleet: Opener) -> None:
     """What a small budget leaves buys fewer epochs and fewer bits; updates of both kinds make one model."""
     job = replace(JOB, recipe="uniform:8", recipes=("eden:1",), epochs=1, epoch_choices=(3,), rounds_per_day=1e6)
-    fleet = open_fleet(job, uplink_mj=float)
+    fleet = open_fleet(job)
     rich, poor = fleet.connected("rich", "poor")
     training_j = 1e6 * training_energy_mj(job.network, 100) / 1000
     inference_j = 1000 * inference_energy(job.network, Precision(1, 8)).total_mj / 1000
-    sending_j = 1e6 * trial(job.architecture, "eden:1").payload_bytes / 1000
+    sending_j = 1e6 * Channel().up_mj(trial(job.architecture, "eden:1").payload_bytes, job.distance_km) / 1000
     poor.say_birth(budget_j_per_day=1.5 * training_j + 2 * inference_j + sending_j)
     fleet.run()
     told = {device.name: device.offer() for device in (rich, poor)}

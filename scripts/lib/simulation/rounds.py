@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from aggregator.merge import MergeError, PartialSum
 from aggregator.model import GlobalModel
-from aggregator.rates.base import BudgetError, Rates, Spreads, spreads_of_model, spreads_of_updates
+from aggregator.rates.base import BudgetError, Rates, Reach, Spreads, spreads_of_model
 from aggregator.steps import announced
 from edge.training.task import TrainerError
 from export.errors import ExportError
@@ -71,10 +71,9 @@ def learn(setup: Setup, state: State, crew: Crew, tick: Callable[[], None]) -> S
     ]
     for _, answer in answers:
         answer.add_done_callback(lambda _: tick())
-    merged, updates = _merged(state.model.architecture, answers, number, vote=setup.vote)
+    merged, reach, updates = _merged(state.model.architecture, answers, number, vote=setup.vote)
     model = merged.finish(state.model)
     sent_bytes = {index: len(update.payload) for index, update in zip(devices, updates, strict=True)}
-    spreads = spreads_of_updates(read(update.payload) for update in updates)
     residuals = {
         index: Residual(number, update.residual)
         for index, update in zip(devices, updates, strict=True)
@@ -89,7 +88,7 @@ def learn(setup: Setup, state: State, crew: Crew, tick: Callable[[], None]) -> S
         up_bytes=(*state.up_bytes, sum(sent_bytes.values())),
         down_bytes=(*state.down_bytes, fetched.total_bytes),
         chain=chain,
-        past=state.past.then(rates, weights, spreads, *spent_mj(setup, sent_bytes, fetched)),
+        past=state.past.then(rates, weights, reach.mean, *spent_mj(setup, sent_bytes, fetched)),
     )
 
 
@@ -133,7 +132,7 @@ def calibrated(setup: Setup, model: GlobalModel, number: int, crew: Crew) -> tup
         for index in sampled(setup, number)
     ]
     answers = [(order.device, crew.submit(device.measure, order)) for order in orders]
-    merged, updates = _merged(model.architecture, answers, number)
+    merged, _, updates = _merged(model.architecture, answers, number)
     return merged.finish(model), sum(len(update.payload) for update in updates)
 
 
@@ -163,16 +162,18 @@ def _parts(precisions: Sequence[Precision]) -> list[Sequence[Precision]]:
 
 def _merged(
     architecture: str, answers: Sequence[Answer], number: int, *, vote: bool = False
-) -> tuple[PartialSum, list[Update]]:
-    """All updates added up, and each, in the order of `answers`."""
-    merged, updates = PartialSum(architecture, vote=vote), []
+) -> tuple[PartialSum, Reach, list[Update]]:
+    """All updates added up, how far they reach, and each, in the order of `answers`."""
+    merged, reach, updates = PartialSum(architecture, vote=vote), Reach(), list[Update]()
     for index, answer in answers:
         try:
             update = answer.result()
-            merged.add(read(update.payload), update.samples)
+            payload = read(update.payload)
+            merged.add(payload, update.samples)
+            reach.add(payload)
         except (TrainerError, ProtocolError, MergeError) as error:
             for _, rest in answers:
                 rest.cancel()
             raise SimulationError(f"round {number}, device {index}: {error}") from error
         updates.append(update)
-    return merged, updates
+    return merged, reach, updates
