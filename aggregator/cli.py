@@ -6,6 +6,8 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
+from math import inf
 from pathlib import Path
 from typing import Annotated, Any, Final
 from urllib.parse import quote
@@ -15,6 +17,8 @@ from rich.console import Console, RenderableType
 from rich.markup import escape
 
 from aggregator import tables
+from aggregator.allocate.choices import Infeasible
+from aggregator.allocate.mixed import SensitivityError, plan, read
 from aggregator.blobs import BlobError
 from aggregator.broker import BrokerError
 from aggregator.child import ChildError
@@ -29,6 +33,7 @@ from aggregator.service import open_service
 from aggregator.state_dir import StateDirError
 from aggregator.store import StoreError
 from aggregator.versions import JobMismatch
+from protocol.errors import ProtocolError
 from protocol.precision import Precision
 
 EXPECTED_ERRORS: Final = (
@@ -37,10 +42,13 @@ EXPECTED_ERRORS: Final = (
     ChildError,
     ClientError,
     ConfigError,
+    Infeasible,
     JobMismatch,
     OSError,
     PortError,
+    ProtocolError,
     SecretError,
+    SensitivityError,
     StateDirError,
     StoreError,
 )
@@ -238,6 +246,25 @@ def explain(device: DeviceArgument, state: StateOption, url: UrlOption = None, a
     [bold]bitfleet-aggregator explain pi-kitchen[/bold]
     """
     _show(_client(url, state).get(f"/devices/{quote(device, '')}"), tables.explanation, as_json=as_json)
+
+
+@app.command()
+def mixed(
+    sensitivities: Annotated[
+        Path, typer.Argument(help='JSON: {"architecture": …, "loss": {layer: {bits: what the loss rises by}}}.')
+    ],
+    *,
+    weight_bytes: Annotated[float, typer.Option("--bytes", help="Limit for the weights of the whole network.")] = inf,
+    bops: Annotated[float, typer.Option(help="Limit for the bit operations of an inference.")] = inf,
+    as_json: JsonOption = False,
+) -> None:
+    """Plan bits layer by layer: the least loss within limits. Exports have one width; this tells what more would bring.
+
+    [bold]bitfleet-aggregator mixed sensitivities.json --bytes 400000[/bold]
+    """
+    network, losses, activation_bits = read(sensitivities.read_text())
+    found = plan(network, losses, activation_bits=activation_bits, weight_bytes=weight_bytes, bops=bops)
+    _show(asdict(found), tables.plan, as_json=as_json)
 
 
 @app.command()

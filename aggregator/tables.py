@@ -109,6 +109,16 @@ def _part(decision: Json) -> list[str]:
     return lines
 
 
+def plan(answer: Json) -> RenderableType:
+    """Bits of every layer, and what they come to."""
+    table = _table("layer", "bits")
+    for name, bits in answer["bits"].items():
+        table.add_row(name, str(bits))
+    proven = "nothing within the limits loses less" if answer["proven"] else "the best found in time"
+    taken = f"{size(round(answer['weight_bytes']))} of weights, {answer['bops']:.3g} bit operations"
+    return Group(table, f"loss {answer['loss']:.3g} with {taken}: {proven}")
+
+
 def size(count: int) -> str:
     """Bytes with three digits and a unit."""
     value, unit = float(count), "B"

@@ -96,7 +96,7 @@ def test_one_tensor_walks_through_the_house(tmp_path: Path) -> None:
     after = fleet.model().shared[NAME]
     assert np.allclose(after, before + sent, atol=2.0**-30)
 
-    # 11. aggregator/allocate.py: the device's precision, and why.
+    # 11. aggregator/allocate: the device's precision, and why.
     (member,) = fleet.rows(Device)
     assert (member.precision, "W4A8" in member.reason) == ("W4A8", True)
 

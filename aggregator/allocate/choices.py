@@ -8,6 +8,7 @@ thousand groups lose at most a thousandth of it.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import ceil, inf
 from typing import Final
 
@@ -78,10 +79,28 @@ class Table:
             admitted_C=np.all(uses_RC <= PARTS, axis=0),
         )
 
-    @property
+    @cached_property
     def group_C(self) -> Int64:
         """The group of each choice."""
         return np.repeat(np.arange(len(self.starts_G)), np.diff(self.starts_G, append=len(self.worth_C)))
+
+    @cached_property
+    def step(self) -> int:
+        """What selections differ by in worth: a whole multiple of this."""
+        return int(np.gcd.reduce(self._over_least_C)) or 1
+
+    @cached_property
+    def steps_C(self) -> Int64:
+        """How many steps each choice is worth over the least of its group."""
+        return self._over_least_C // self.step
+
+    @cached_property
+    def _over_least_C(self) -> Int64:
+        return self.worth_C - np.minimum.reduceat(self.worth_C, self.starts_G)[self.group_C]
+
+    def worth_of(self, places_G: Int64) -> int:
+        """What the choices at these places are worth together."""
+        return int(self.worth_C[places_G].sum())
 
     def keeps(self, places_G: Int64) -> bool:
         """Whether the choices at these places, one of each group, keep every limit."""

@@ -7,6 +7,7 @@ program: what a layer loses at each width, and what it takes there, are known ap
 This plans. Exported files have one width, and eight bits in the first convolution and the classifier.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf, isfinite, prod
@@ -14,6 +15,7 @@ from typing import Final
 
 from aggregator.allocate.choices import Choice
 from aggregator.allocate.program import solve
+from protocol import networks
 from protocol.architecture import Architecture, Layer
 from protocol.energy import layer_bops
 from protocol.precision import Precision
@@ -25,6 +27,10 @@ STEPS: Final = 1_000_000
 
 Sensitivities = Mapping[str, Mapping[int, float]]
 """By layer and by bits of its weights, what the loss rises by."""
+
+
+class SensitivityError(ValueError):
+    """Sensitivities from which no plan can be made; the message names the layer or the key."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,7 @@ def plan(
         bops: limit for an inference with it (`protocol.energy.bops`).
 
     Raises:
-        ValueError: a layer is missing or unknown, or a loss is no loss.
+        SensitivityError: a layer is missing or unknown, or a loss is no loss.
         Infeasible: not even the narrowest widths given keep the limits.
         Unsupported: there is no such width.
     """
@@ -103,13 +109,15 @@ def _free(network: Architecture) -> dict[str, Layer]:
 def _check(layers: Mapping[str, Layer], sensitivities: Sensitivities) -> None:
     missing, unknown = sorted(layers.keys() - sensitivities.keys()), sorted(sensitivities.keys() - layers.keys())
     if missing or unknown:
-        raise ValueError(
+        raise SensitivityError(
             f"sensitivities: missing {', '.join(missing) or 'none'}; unknown {', '.join(unknown) or 'none'}; expected"
             " every layer with weights but the first convolution and the classifier"
         )
     for name, losses in sensitivities.items():
         if not losses or not all(isfinite(loss) and loss >= 0 for loss in losses.values()):
-            raise ValueError(f"sensitivities of {name} = {dict(losses)}: expected a loss of 0 or more for each width")
+            raise SensitivityError(
+                f"sensitivities of {name} = {dict(losses)}: expected a loss of 0 or more for each width"
+            )
 
 
 def _rest(network: Architecture, activation_bits: int) -> tuple[float, float]:
@@ -130,3 +138,21 @@ def _bops(network: Architecture, name: str, bits: int, activation_bits: int) -> 
     precision = Precision(bits, activation_bits)
     rows = network.at(precision)
     return float(layer_bops(rows, rows.by_name[name], precision))
+
+
+def read(text: str) -> tuple[Architecture, Sensitivities, int]:
+    """Network, sensitivities and activation bits of a JSON document, all for `plan`.
+
+        {"architecture": "cnn4:…", "activation_bits": 8, "loss": {"conv2": {"8": 0.001, "4": 0.01, "2": 0.2}, …}}
+
+    Raises:
+        SensitivityError: it is no such document.
+        ProtocolError: there is no such network.
+    """
+    try:
+        document = json.loads(text)
+        losses = {name: {int(bits): float(loss) for bits, loss in by.items()} for name, by in document["loss"].items()}
+        return networks.parse(str(document["architecture"])), losses, int(document.get("activation_bits", 8))
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        expected = '{"architecture": …, "loss": {layer: {bits: loss}}}'
+        raise SensitivityError(f"sensitivities: {error!r}; expected {expected}") from error

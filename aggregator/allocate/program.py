@@ -14,10 +14,11 @@ Computation 10, 2018). Given whole (`whole`) it takes from a second to minutes t
 it is given a core, as in D. Pisinger, "A minimal algorithm for the multiple-choice knapsack problem", EJOR 83(2), 1995.
 The linear relaxation says what a limit's last part is worth, its price; a choice's regret is what it is worth less, at
 these prices, than the best of its group; and a selection with a regret in it is worth at most the bound less that
-regret. The program is solved over choices of little regret, and over more of them until the rest cannot matter.
+regret. A first, short search over choices of little regret finds a selection; a second one goes over every choice that
+a better selection could hold, and over no other.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import floor, inf
 from time import monotonic
@@ -32,9 +33,12 @@ from aggregator.allocate.choices import Bool, Float64, Groups, Infeasible, Int64
 TIME_LIMIT_S: Final = 10.0
 """Devices wait for the round meanwhile. What has been found by then is used, with the distance from the bound."""
 CORE: Final = 60
-"""Choices tried first beside the best of each group; as a rule these settle it, or leave a gap of a few units."""
-WIDER: Final = 3
-"""How many times as many are tried next."""
+"""Choices tried first beside the best of each group: as a rule enough to fill the limits to the last thousandth."""
+FEW_NODES: Final = 100
+"""Of the first search, which has nothing to prove."""
+ROUNDING: Final = 1e-6
+"""Of bounds and regrets, which are sums of floats, against steps of one or more."""
+_OPTIMAL, _INFEASIBLE = 0, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,19 +86,18 @@ def solve(
     if prices_R is None:
         raise _nothing(at_most, at_least, finished=True)
     regret_C, bound = table.regret(prices_R)
-    best_G: Int64 | None = None
-    for reach, last in _reaches(regret_C):
-        gap = bound - _worth(table, best_G)
-        places_G, finished = _best(table, regret_C <= min(reach, gap), give_up_at_s - monotonic())
-        if _worth(table, places_G) > _worth(table, best_G):
-            best_G = places_G
-        proven = finished and (last or min(reach, gap) >= bound - _worth(table, best_G))
-        if proven or not finished:
-            break
-    if best_G is None:
+    first_G, _ = _best(table, regret_C <= _first_reach(regret_C), time_limit_s, nodes=FEW_NODES)
+    least = None if first_G is None else table.worth_of(first_G) + table.step
+    reach = bound - least + ROUNDING if least is not None else inf
+    places_G, finished = first_G, True
+    if reach >= 0:
+        better_G, finished = _best(table, (regret_C <= reach) & table.admitted_C, give_up_at_s - monotonic(), least)
+        places_G = first_G if better_G is None else better_G
+    if places_G is None:
         raise _nothing(at_most, at_least, finished=finished)
-    worth = int(_worth(table, best_G))
-    return Solution(tuple((best_G - table.starts_G).tolist()), worth, worth if proven else floor(bound + 1e-6))
+    worth = table.worth_of(places_G)
+    picks = tuple((places_G - table.starts_G).tolist())
+    return Solution(picks, worth, worth if finished else max(worth, floor(bound + ROUNDING)))
 
 
 def whole(groups: Groups, at_most: Mapping[str, float], at_least: Mapping[str, int], time_limit_s: float) -> Solution:
@@ -107,7 +110,7 @@ def whole(groups: Groups, at_most: Mapping[str, float], at_least: Mapping[str, i
     places_G, finished = _best(table, table.admitted_C, time_limit_s)
     if places_G is None:
         raise _nothing(at_most, at_least, finished=finished)
-    worth = int(_worth(table, places_G))
+    worth = table.worth_of(places_G)
     bound = table.regret(np.zeros(len(table.limits_R)))[1]
     return Solution(tuple((places_G - table.starts_G).tolist()), worth, worth if finished else int(bound))
 
@@ -128,22 +131,16 @@ def _prices(table: Table) -> Float64 | None:
     return None if found.ineqlin.marginals is None else np.maximum(0.0, -found.ineqlin.marginals)
 
 
-def _reaches(regret_C: Float64) -> Iterator[tuple[float, bool]]:
-    """Regrets that let in `CORE` choices beside the best of their groups, then more, and whether these are all."""
+def _first_reach(regret_C: Float64) -> float:
+    """The regret that `CORE` choices beside the best of their groups do not exceed."""
     real = np.sort(regret_C[(regret_C > 0) & (regret_C < inf)])
-    count = CORE
-    while count < real.size:
-        yield float(real[count - 1]), False
-        count *= WIDER
-    yield (float(real[-1]) if real.size else 0.0), True
+    return float(real[min(CORE, real.size) - 1]) if real.size else 0.0
 
 
-def _worth(table: Table, places_G: Int64 | None) -> float:
-    return -inf if places_G is None else float(table.worth_C[places_G].sum())
-
-
-def _best(table: Table, let_in_C: Bool, time_limit_s: float) -> tuple[Int64 | None, bool]:
-    """The places of the best selection of what is let in, if there is one, and whether the solver got to the end."""
+def _best(
+    table: Table, let_in_C: Bool, time_limit_s: float, least: int | None = None, nodes: int | None = None
+) -> tuple[Int64 | None, bool]:
+    """The places of the best of what is let in, if any is worth `least`; and whether the solver got to the end."""
     place_C = np.flatnonzero(let_in_C)
     group_C = table.group_C[place_C]
     if np.unique(group_C).size < len(table.starts_G):
@@ -151,25 +148,36 @@ def _best(table: Table, let_in_C: Bool, time_limit_s: float) -> tuple[Int64 | No
     free_C = np.bincount(group_C)[group_C] > 1
     fixed_C, core_C = place_C[~free_C], place_C[free_C]
     left_R = table.limits_R - table.uses_RC[:, fixed_C].sum(axis=1)
+    wanted = None if least is None else least - int(table.worth_C[fixed_C].sum())
     if not core_C.size:
-        return (fixed_C, True) if (left_R >= 0).all() else (None, True)
-    picked_C, finished = _milp(table, core_C, left_R, time_limit_s)
+        kept = (left_R >= 0).all() and (wanted is None or wanted <= 0)
+        return (fixed_C if kept else None), True
+    picked_C, finished = _milp(table, core_C, left_R, wanted, time_limit_s, nodes)
     return (None if picked_C is None else np.sort(np.concatenate([fixed_C, picked_C]))), finished
 
 
-def _milp(table: Table, core_C: Int64, left_R: Int64, time_limit_s: float) -> tuple[Int64 | None, bool]:
-    one_of_each = LinearConstraint(_one_of_each(table.group_C[core_C]), 1.0, 1.0)
-    within = [LinearConstraint(csr_array(table.uses_RC[:, core_C]), ub=left_R)] if left_R.size else []
-    worth_C = table.worth_C[core_C]
+def _milp(
+    table: Table, core_C: Int64, left_R: Int64, wanted: int | None, time_limit_s: float, nodes: int | None
+) -> tuple[Int64 | None, bool]:
+    """In steps of worth over the least of each group: small whole numbers, which the solver rounds its bounds to."""
+    steps_C = table.steps_C[core_C]
+    base = int(
+        (table.worth_C[core_C] - table.step * steps_C)[np.unique(table.group_C[core_C], return_index=True)[1]].sum()
+    )
+    rows = [LinearConstraint(_one_of_each(table.group_C[core_C]), 1.0, 1.0)]
+    if left_R.size:
+        rows.append(LinearConstraint(csr_array(table.uses_RC[:, core_C]), ub=left_R))
+    if wanted is not None:
+        rows.append(LinearConstraint(csr_array(steps_C[np.newaxis, :]), lb=-(-(wanted - base) // table.step)))
+    options: dict[str, Any] = {"mip_rel_gap": 0.0, "time_limit": max(0.01, time_limit_s)}
     found = milp(
-        (worth_C.max() - worth_C).astype(np.float64),
+        -steps_C.astype(np.float64),
         integrality=np.ones(core_C.size),
         bounds=(0, 1),
-        constraints=[one_of_each, *within],
-        options={"mip_rel_gap": 0.0, "time_limit": max(0.01, time_limit_s)},
+        constraints=rows,
+        options=options | ({"node_limit": nodes} if nodes is not None else {}),
     )
-    picked_C = None if found.x is None else core_C[found.x > 0.5]
-    return picked_C, found.status in {0, 2}
+    return (None if found.x is None else core_C[found.x > 0.5]), found.status in {_OPTIMAL, _INFEASIBLE}
 
 
 def _one_of_each(group_C: Int64) -> Any:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from fleet import Fleet
+from strategies import SMALL
 from typer.testing import CliRunner
 
 from aggregator.app import build_app, serve_http
@@ -29,7 +30,7 @@ from export.weights import load_weights
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = ["serve", "token", "status", "devices", "rounds", "models", "explain"]
-COMMANDS += ["budget", "revoke", "pause", "resume", "abort"]
+COMMANDS += ["mixed", "budget", "revoke", "pause", "resume", "abort"]
 
 
 def run_at_once(run: Callable[[], Any], patience_s: float = 0.0) -> Any:
@@ -125,6 +126,38 @@ def test_a_precision_is_explained_in_a_sentence_and_in_figures(state: Path) -> N
     assert "pi-1 runs W8A8: W8A8 is the best it can run" in text
     assert "modelled" in text
     assert told(state, "explain", "pi-1")["decision"]["needs"][0]["precision"] == "W8A8"
+
+
+def test_a_budget_of_nothing_is_shown_as_such_and_mains_lifts_it(state: Path) -> None:
+    said(state, "budget", "pi-1", "0")
+    text = said(state, "explain", "pi-1")
+    assert "nothing fits 0 J/day" in text
+    assert "its limits cannot be kept; the smallest budget that works is " in text
+    said(state, "budget", "pi-1", "mains")
+    assert "mains" in said(state, "devices")
+    assert told(state, "explain", "pi-1")["feasible"] is True
+    wrong = CliRunner().invoke(app, ["budget", "pi-1", "much", "--state", str(state)])
+    assert wrong.exit_code == 2
+    assert "expected joules per day, or mains" in wrong.output
+
+
+def test_bits_are_planned_layer_by_layer(tmp_path: Path) -> None:
+    file = tmp_path / "sensitivities.json"
+    layers = [layer.name for layer in SMALL.layers if layer.weight_shape is not None and not layer.pinned]
+    loss = {name: {"8": 0.001, "2": 0.1 * number} for number, name in enumerate(layers, 1)}
+    file.write_text(json.dumps({"architecture": SMALL.spec, "loss": loss}))
+    runner = CliRunner()
+    plain = runner.invoke(app, ["mixed", str(file)])
+    assert "nothing within the limits loses less" in " ".join(plain.stdout.split())
+    whole = json.loads(runner.invoke(app, ["mixed", str(file), "--json"]).stdout)
+    assert set(whole["bits"].values()) == {8}
+    less = ["mixed", str(file), "--json", "--bytes", str(0.9 * whole["weight_bytes"])]
+    found = json.loads(runner.invoke(app, less).stdout)
+    assert found["weight_bytes"] <= 0.9 * whole["weight_bytes"]
+    assert set(found["bits"].values()) == {2, 8}
+    assert "no selection keeps" in failed("mixed", str(file), "--bytes", "1")
+    file.write_text("{}")
+    assert failed("mixed", str(file)).startswith("error: sensitivities: KeyError('loss')")
 
 
 def test_a_token_is_printed_alone_so_that_a_script_can_take_it(state: Path, fleet: Fleet) -> None:

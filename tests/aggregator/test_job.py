@@ -30,6 +30,14 @@ from protocol.precision import FP32, Precision
         ("extension_s", -1.0),
         ("seed", -1),
         ("norm_limit", 0.0),
+        ("allocate", "by hand"),
+        ("recipes", ("stosign",)),
+        ("recipes", ("uniform:04",)),
+        ("epoch_choices", (0,)),
+        ("rounds_per_day", -1.0),
+        ("fleet_j_per_day", float("nan")),
+        ("fleet_uplink_bytes", -1),
+        ("min_per_precision", -1),
     ],
 )
 def test_a_value_out_of_bounds_is_named_with_what_was_expected(name: str, value: Any) -> None:
