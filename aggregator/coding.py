@@ -1,4 +1,4 @@
-"""How the bytes of one round travel: as the job says, or as was decided for the round and is kept with it (`pacing`)."""
+"""How the bytes of one round travel: as the job says, or as was decided for it and is kept with it (`pacing`)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
