@@ -8,6 +8,9 @@ What is in it: what flows through the shunt, so mostly the 5 V of the board with
 is two transfers, about 1 ms on a bus of 100 kHz in which the processor is free; the meter's own board takes power too,
 so a chip that is read by another board than the one it measures disturbs least. The user must be in group i2c.
 
+Error: INA219 0.5 % of current and of voltage, INA226 0.1 %, both with 1 % for the shunt of common modules; INA260,
+whose shunt is inside, 0.5 % over its temperatures. Rounded up.
+
 A chip that lost its supply comes back without its calibration and says 0 W, which no running device takes: that reading
 is refused, and opening it again writes the registers anew.
 """

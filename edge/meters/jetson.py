@@ -6,7 +6,9 @@ on the module; `BOARDS` says which of them make up its whole supply, and no rail
 
 Error: INA3221 data sheet (Texas Instruments SBOS576), gain error at most 0.25 % of each of shunt and supply voltage;
 the modules' shunts are 1 % (Jetson OEM design guides). Under one watt the shunt's offset of up to 80 µV (16 mA on 5 mΩ)
-is more than that. A reading costs two transfers on I2C, about 2 ms in which the processor is free.
+is more than that. A reading costs two transfers on I2C for each rail, about 2 ms in which the processor is free.
+
+Thor has an INA238 at the input of its board as well: `hwmon:ina238`. Not tried on a board yet: AGX Orin's sum.
 """
 
 from collections.abc import Iterator
@@ -21,7 +23,7 @@ NAME: Final = "jetson"
 BOARDS: Final = {
     ("VDD_IN",): "the whole module (VDD_IN), without its carrier board",
     ("POM_5V_IN",): "the whole module (POM_5V_IN), without its carrier board",
-    # VDDQ_VDD2_1V8AO is measured at 5 V, behind VIN_SYS_5V0, and would be counted twice.
+    # VDDQ_VDD2_1V8AO is measured at the 5 V of VIN_SYS_5V0, so it is taken to hang behind it.
     ("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"): "the module's input rails (AGX Orin), without its carrier board",
     ("GPU", "CPU", "SOC", "CV", "VDDRQ", "SYS5V"): "the module's input rails (AGX Xavier), without its carrier board",
 }

@@ -38,6 +38,8 @@ CONNECT_S: Final = 2.0
 MAX_MW: Final = 4_000_000.0
 """16 A at 250 V, the most that a plug may carry."""
 ERROR_PERCENT: Final = 1.0
+UNREADABLE: Final = (ValueError, KeyError, TypeError, OverflowError, RecursionError)
+"""All that reading a number out of any JSON at all may raise."""
 _MW_PER_W: Final = 1000.0
 
 
@@ -47,7 +49,7 @@ class Dialect:
 
     Attributes:
         questions: what to publish: (topic, payload).
-        answers: what turns the payload on each topic into watts; raises ValueError, KeyError or TypeError if it cannot.
+        answers: what turns the payload on each topic into watts; raises one of `UNREADABLE` if it cannot.
     """
 
     questions: tuple[tuple[str, str], ...]
@@ -183,7 +185,7 @@ class PlugSensor:
             return
         try:
             said: float | str = self._dialect.answers[message.topic](bytes(message.payload))
-        except (ValueError, KeyError, TypeError):
+        except UNREADABLE:
             said = f"{message.topic} says {bytes(message.payload[:80])!r}, expected a power in watts"
         with self._news:
             self._said = said

@@ -7,8 +7,8 @@ Not in it: the 5 V that go straight to USB and HATs, and the losses of the conve
 the supply (github.com/jfikar/RPi5-power) is board = 1.145 · sum + 0.588 W; it is not applied here, since a figure
 should be what the sensor said. Raspberry Pi states no error; 10 % is the spread around that fit.
 
-A reading starts a process: 5 to 10 ms of one core, so at `RATE_HZ` a few percent of one. The user must be in group
-video. Older Pis have no such chip.
+A reading starts a process: 1 ms of processor time and 2 ms in all on a desktop, several times that on a Pi, so at
+`RATE_HZ` one or two percent of a core. The user must be in group video. Older Pis have no such chip.
 """
 
 import re
@@ -108,7 +108,15 @@ class RaspberrySensor:
 def _ask() -> dict[str, float]:
     called = " ".join(COMMAND)
     try:
-        done = subprocess.run(COMMAND, capture_output=True, text=True, errors="replace", timeout=TIMEOUT_S, check=False)
+        done = subprocess.run(
+            COMMAND,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=TIMEOUT_S,
+            check=False,
+            start_new_session=True,  # Ctrl-C at the agent is no failure of its meter
+        )
     except FileNotFoundError:
         raise Absent(f"meter {NAME}: {COMMAND[0]} is not installed") from None
     except subprocess.TimeoutExpired:

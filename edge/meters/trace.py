@@ -14,6 +14,8 @@ from typing import Any, Final
 from edge.meters.base import Accuracy, Description, MeterError
 
 VERSION: Final = 1
+UNREADABLE: Final = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
+"""All that reading fields out of any JSON at all may raise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +78,13 @@ def read_trace(path: Path) -> Trace:
         raise MeterError(f"trace {path}: empty, expected a header and samples")
     try:
         header = _header(json.loads(lines[0]))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except UNREADABLE as error:
         raise MeterError(f"trace {path}, header: {error!r}; expected what scripts/record_meter writes") from error
     samples: list[Sample] = []
     try:
         for line in lines[1:]:
             samples.append(_sample(json.loads(line), samples[-1].t_s if samples else -math.inf))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except UNREADABLE as error:
         raise MeterError(
             f"trace {path}, sample {len(samples) + 1}: {error!r}; expected what scripts/record_meter writes"
         ) from error

@@ -460,7 +460,7 @@ def test_a_meter_is_named_at_birth_and_what_it_saw_is_called_measured(
         hand.receipt(manifest)
         hand.offer_model(export(), 1)
         (cost,) = hand.wait_for(Birth, lambda birth: birth.costs).costs
-        assert cost.energy_source is EnergySource.MEASURED
+        assert cost.source is EnergySource.MEASURED
 
 
 def test_a_meter_that_vanishes_during_training_is_modelled_and_somebody_hears_of_it(

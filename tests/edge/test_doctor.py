@@ -35,7 +35,8 @@ def member(tmp_path: Path) -> Config:
     device_key(tmp_path)
     nowhere = f"{HOST}:{ports.free_port(HOST)}"
     save_membership(tmp_path, Membership("pi-1", "test", SERVER, f"mqtt://{nowhere}"))
-    return Config(state_dir=tmp_path, device="pi-1", aggregator=f"http://{nowhere}", data=tmp_path / "digits.npz")
+    data = tmp_path / "digits.npz"
+    return Config(state_dir=tmp_path, device="pi-1", aggregator=f"http://{nowhere}", data=data, meter="none")
 
 
 @pytest.mark.parametrize(("kind", "version"), [("auto", ""), ("embedded", "MQTT 3.1.1")])

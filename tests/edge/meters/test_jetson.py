@@ -19,18 +19,20 @@ def slowly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jetson, "RATE_HZ", 1.0)
 
 
+@pytest.mark.usefixtures("slowly")
 class TestHwmon(MeterContract):
     @pytest.fixture
-    def rig(self, tmp_path: Path, slowly: None) -> Rig:
+    def rig(self, tmp_path: Path) -> Rig:
         trees.orin_nano(tmp_path)
         return Rig(
             lambda: jetson.find(tmp_path), lambda: shutil.rmtree(tmp_path / "class"), lambda: trees.orin_nano(tmp_path)
         )
 
 
+@pytest.mark.usefixtures("slowly")
 class TestIio(MeterContract):
     @pytest.fixture
-    def rig(self, tmp_path: Path, slowly: None) -> Rig:
+    def rig(self, tmp_path: Path) -> Rig:
         trees.nano(tmp_path)
         return Rig(lambda: jetson.find(tmp_path), lambda: shutil.rmtree(tmp_path / "bus"), lambda: trees.nano(tmp_path))
 

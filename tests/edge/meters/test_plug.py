@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from edge_support import HOST, broker
+from hypothesis import example, given
+from hypothesis import strategies as st
 from meter_contract import MeterContract, Rig
 from mqtt_client import MqttClient
 
@@ -80,7 +82,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerUrl]:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "ANSWER_S", 0.4)
+    monkeypatch.setattr(module, "ANSWER_S", 0.8)
 
 
 @pytest.fixture(params=KINDS)
@@ -129,9 +131,28 @@ def test_nonsense_is_an_error_and_never_energy(device: Plug, make: Callable[[], 
         assert meter.read().holes == 1
 
 
+ANY_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["apower", "result", "StatusSNS", "ENERGY", "Power"]), inner, max_size=3)
+    ),
+)
+
+
+@given(st.binary(max_size=60) | ANY_JSON.map(lambda value: json.dumps(value).encode()))
+@example(b"[" * 100_000)
+@example(b'{"apower": 1' + b"0" * 400 + b"}")
+def test_any_bytes_are_a_number_or_unreadable(payload: bytes):
+    for dialect in (module.shelly("id", "me"), module.tasmota("id", "me")):
+        for answer in dialect.answers.values():
+            with suppress(*module.UNREADABLE):
+                assert isinstance(answer(payload), float)
+
+
 def test_a_silent_plug_is_named_with_its_broker(device: Plug, make: Callable[[], Any], url: BrokerUrl):
     device.on = False
-    with pytest.raises(MeterError, match=rf"plug {ID} at {url.host}:{url.port}: no answer within 0.4 s"):
+    with pytest.raises(MeterError, match=rf"plug {ID} at {url.host}:{url.port}: no answer within 0.8 s"):
         make().read()
 
 

@@ -1,8 +1,11 @@
 """The Pi 5's power chip through a real program called vcgencmd, which prints `pmic.txt`: real names, round numbers."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from meter_contract import MeterContract, Rig
 from pi5 import PMIC, install
 
@@ -44,6 +47,13 @@ def test_rails_are_paired_by_name_and_voltages_alone_are_no_rails():
 def test_what_is_no_list_of_rails_is_refused(text: str):
     with pytest.raises(ValueError, match="expected NAME_A and NAME_V of each rail"):
         rails_mw(text)
+
+
+@given(st.text(st.sampled_from("VDD_CORE_AV 37currentvolt()=.0-\n"), max_size=80))
+@example(PMIC.replace("2.00000000A", "2.0.0A"))
+def test_any_text_is_rails_or_refused(text: str):
+    with suppress(ValueError):
+        assert all(mw >= 0.0 for mw in rails_mw(text).values())
 
 
 @pytest.mark.parametrize(

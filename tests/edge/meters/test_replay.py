@@ -2,6 +2,7 @@
 
 import json
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -176,3 +177,15 @@ def test_a_file_that_is_no_trace_is_named_with_the_place(tmp_path: Path, text: s
     path.write_text(text, encoding="utf-8")
     with pytest.raises(MeterError, match=f"trace .*trace.jsonl.*{error}"):
         read_trace(path)
+
+
+@given(
+    st.lists(
+        st.binary(max_size=40) | st.sampled_from([HEADER.encode(), b'{"t_s": 1, "mw": 2}', b"[" * 9999]), max_size=4
+    )
+)
+def test_any_bytes_are_a_trace_or_named(tmp_path_factory: pytest.TempPathFactory, lines: list[bytes]):
+    path = tmp_path_factory.mktemp("any") / "trace.jsonl"
+    path.write_bytes(b"\n".join(lines))
+    with suppress(MeterError):
+        assert read_trace(path).samples
