@@ -25,6 +25,7 @@ from edge.duty import Duty
 from edge.gates import first_closed
 from edge.lifecycle import GATED, Lifecycle
 from edge.link import Link
+from edge.measure.history import costs_for_birth
 from edge.runtime import ModelRefused
 from edge.stage import Finished, Parts, Stage
 from edge.telemetry import Reporter
@@ -231,12 +232,14 @@ class Agent:
         )
 
     def _birth(self, session: int) -> Birth:
+        record, slot = self._journal.record, self._parts.installer.runtime.current
+        architecture = record.architecture if slot is None else slot.network.spec
         return describe(
             self._parts.config,
             self._parts.workshop.meter.description,
             session=session,
             samples=self._parts.samples,
             model_digest=self._parts.installer.digest,
-            costs=self._journal.record.costs,
+            costs=costs_for_birth(self._parts.config.state_dir, record.costs, architecture),
             packet_bytes=self._link.packet_bytes,
         )

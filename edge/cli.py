@@ -23,7 +23,8 @@ from rich.table import Table
 
 from edge.agent import Agent
 from edge.assembly import MODELS_FOLDER, WORK_FOLDER, assembled, open_journal
-from edge.codecs import SHOWN, last_update, measure
+from edge.codecs import SHOWN, last_update
+from edge.codecs import measure as measure_codec
 from edge.config import Config, ConfigError, read_config
 from edge.courier import Revoked
 from edge.data import DataError
@@ -32,6 +33,9 @@ from edge.doctor import Finding, Verdict, examine
 from edge.files import AlreadyRunning, only_one, write_atomic
 from edge.join import JoinError
 from edge.lifecycle import Lifecycle
+from edge.measure.document import DocumentError
+from edge.measure.subject import MeasureError
+from edge.measure_commands import measure
 from edge.membership import Membership, MembershipError, device_key, forget_membership
 from edge.meter_commands import Meter, meters
 from edge.provision import Provisioner
@@ -46,7 +50,9 @@ EXPECTED: Final = (
     AlreadyRunning,
     ConfigError,
     DataError,
+    DocumentError,
     JoinError,
+    MeasureError,
     MembershipError,
     ModelRefused,
     NoModel,
@@ -71,6 +77,8 @@ app = typer.Typer(
         bitfleet-edge run --aggregator http://10.0.0.2:8700 --data ~/pictures
 
         bitfleet-edge infer ~/pictures/cat/0001.jpg
+
+        bitfleet-edge measure
 
         bitfleet-edge codecs
 
@@ -232,7 +240,7 @@ def codecs(
     settings = _settings(config, state)
     update = last_update(settings.state_dir / WORK_FOLDER)
     chosen = track(recipes or SHOWN, "measuring", console=Console(stderr=True), transient=True)
-    rows = [measure(update, recipe) for recipe in chosen]
+    rows = [measure_codec(update, recipe) for recipe in chosen]
     if as_json:
         print(json.dumps([asdict(row) for row in rows]))
         return
@@ -267,6 +275,9 @@ def doctor(
         Console().print(_report(findings))
     if any(finding.verdict is Verdict.FAIL for finding in findings):
         raise typer.Exit(1)
+
+
+app.command()(measure)
 
 
 def _settings(

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from edge.downloads import Downloads
-from edge.measure import measure_cost
+from edge.measure.quick import measure_cost
 from edge.meters.base import Meter
 from edge.runtime import ModelSlot, Runtime
 from protocol.messages import Cost, ModelOffer

@@ -222,16 +222,20 @@ class Runtime:
         return self._folder / f"{slot.digest}.onnx"
 
 
-def session_of(data: bytes) -> Any:
-    """An `onnxruntime.InferenceSession` on one thread that does not spin while it waits.
+def session_of(data: bytes, threads: int = 1) -> Any:
+    """An `onnxruntime.InferenceSession` whose threads do not spin while they wait.
 
     Spinning workers on a shared device cost three times the latency they save.
+
+    Args:
+        data: the ONNX file.
+        threads: that compute, the calling one among them; the agent uses no other.
 
     Raises:
         ModelRefused: ONNX Runtime does not take the model.
     """
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = _LOG_ERRORS_ONLY
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")

@@ -1,29 +1,16 @@
 """The trainer as a child process, so that running out of memory cannot take the agent down. Knows no torch."""
 
-import importlib.util
 import json
-import os
 import queue
-import signal
-import subprocess
-import sys
-import threading
 import time
-from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Self
 
+from edge.trainer_child import TrainerChild
 from edge.training.task import Progress, TrainerError, TrainingTask
-
-_STOP_S: Final = 5.0
-"""The child ends by itself when its input closes; after this long it is killed."""
-
-_TAIL_LINES: Final = 12
-"""Of the child's standard error, quoted when it crashes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +63,7 @@ class TrainerProcess:
 
     def __init__(self, limits: TrainerLimits) -> None:
         self._limits = limits
-        self._child: _Child | None = None
+        self._child: TrainerChild | None = None
         self._idle_since_s = 0.0
 
     def __enter__(self) -> Self:
@@ -131,111 +118,14 @@ class TrainerProcess:
         if child is not None:
             child.stop()
 
-    def _running_child(self) -> "_Child":
+    def _running_child(self) -> TrainerChild:
         if self._child is not None and self._child.has_ended:
             self.stop()
         if self._child is None:
-            if importlib.util.find_spec("torch") is None:
-                raise TrainerError("training needs torch, which is not installed: install bitfleet[edge-train]")
-            self._child = _Child(self._limits)
+            self._child = _child(self._limits)
         return self._child
 
 
-class _Child:
-    """The process, its pipes and the thread that reads its answers."""
-
-    def __init__(self, limits: TrainerLimits) -> None:
-        self._answers: queue.Queue[dict[str, Any] | None] = queue.Queue()
-        self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
-        self._process = subprocess.Popen(
-            _command(limits),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            encoding="utf-8",
-            errors="replace",
-            env=_environment(),
-            # Ctrl-C in a terminal goes to the whole group; the agent decides when its trainer ends.
-            start_new_session=True,
-        )
-        self._readers = [threading.Thread(target=read, daemon=True) for read in (self._read_answers, self._read_log)]
-        for reader in self._readers:
-            reader.start()
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether the process is gone, killed between two tasks for example."""
-        return self._process.poll() is not None
-
-    def send(self, line: str) -> None:
-        """Hand over one request.
-
-        Raises:
-            TrainerError: the child has ended.
-        """
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(line + "\n")
-            self._process.stdin.flush()
-        except (BrokenPipeError, ValueError):
-            raise TrainerError(self._obituary()) from None
-
-    def answer(self, timeout_s: float) -> dict[str, Any]:
-        """The next answer.
-
-        Raises:
-            TrainerError: the child has ended.
-            queue.Empty: the time is up.
-        """
-        answer = self._answers.get(timeout=max(timeout_s, 0))
-        if answer is None:
-            raise TrainerError(self._obituary())
-        return answer
-
-    def stop(self) -> None:
-        """Close its input, upon which it ends by itself; kill it if it does not. Idempotent."""
-        assert self._process.stdin is not None
-        with suppress(BrokenPipeError):
-            self._process.stdin.close()
-        try:
-            self._process.wait(_STOP_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        for reader in self._readers:
-            reader.join()
-
-    def _read_answers(self) -> None:
-        assert self._process.stdout is not None
-        # A child killed while it writes leaves half a line, which is no JSON and no answer.
-        with self._process.stdout as answers, suppress(json.JSONDecodeError):
-            for line in answers:
-                self._answers.put(json.loads(line))
-        self._answers.put(None)
-
-    def _read_log(self) -> None:
-        assert self._process.stderr is not None
-        with self._process.stderr as log:
-            self._tail.extend(log)
-
-    def _obituary(self) -> str:
-        code = self._process.wait()
-        ended = f"with {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
-        likely = ", as the kernel does when memory runs out" if code == -signal.SIGKILL else ""
-        self._readers[1].join()
-        tail = "".join(self._tail).strip()
-        return f"the trainer ended {ended}{likely}{f': {tail}' if tail else ''}"
-
-
-def _command(limits: TrainerLimits) -> list[str]:
+def _child(limits: TrainerLimits) -> TrainerChild:
     options = {"memory-bytes": limits.memory_bytes, "threads": limits.threads, "nice": limits.nice}
-    module = [sys.executable, "-m", "edge.training.worker"]
-    return module + [f"--{name}={value}" for name, value in options.items()]
-
-
-def _environment() -> dict[str, str]:
-    """The agent's own, with this package in reach wherever it was started, and its thread pools kept small."""
-    root = str(Path(__file__).resolve().parent.parent)
-    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+    return TrainerChild("edge.training.worker", options)

@@ -13,22 +13,20 @@ fires when the *thread* that started the child ends.)
 
 import argparse
 import json
-import os
-import queue
 import re
 import sys
-import threading
 import traceback
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import Any, Final
 
 import torch
 
 from edge.data import DataError, load
 from edge.training.files import read_tensors, write_result
 from edge.training.limits import apply_limits
+from edge.training.pipes import read_ahead, take_standard_output
 from edge.training.task import Progress, TrainerError, TrainingTask
 from edge.training.trainer import train
 from protocol import networks
@@ -52,7 +50,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--nice", type=int, default=0)
     arguments = parser.parse_args()
-    answers, tasks = _take_standard_output(), _read_ahead(sys.stdin)
+    answers, tasks = take_standard_output(), read_ahead(sys.stdin)
     apply_limits(memory_bytes=arguments.memory_bytes, nice=arguments.nice)
     torch.set_num_threads(arguments.threads)
 
@@ -99,26 +97,6 @@ def _progressed(progress: Progress) -> dict[str, Any]:
 
 def _failed(message: str) -> dict[str, Any]:
     return {"event": "error", "message": message}
-
-
-def _take_standard_output() -> TextIO:
-    """The stream to the agent; whatever else prints in this process goes to standard error from now on."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    return answers
-
-
-def _read_ahead(source: TextIO) -> "queue.Queue[str]":
-    """Lines as they come, read by a thread that ends the process at the end of input, in mid-task too."""
-    lines: queue.Queue[str] = queue.Queue()
-
-    def read() -> None:
-        for line in source:
-            lines.put(line)
-        os._exit(0)
-
-    threading.Thread(target=read, name="read-ahead", daemon=True).start()
-    return lines
 
 
 if __name__ == "__main__":

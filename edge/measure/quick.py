@@ -1,4 +1,4 @@
-"""Latency and energy of one inference on this device, after warm-up and one picture at a time."""
+"""The short measurement after an installation: one picture at a time, for the next birth; `run` is the thorough one."""
 
 import time
 from collections.abc import Callable

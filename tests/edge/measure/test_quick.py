@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from edge_support import NETWORK, export, slot_of
 
-from edge.measure import MIN_RUNS, measure_cost, measure_latency
+from edge.measure.quick import MIN_RUNS, measure_cost, measure_latency
 from edge.meters.base import Accuracy
 from edge.meters.modelled import ModelledMeter
 from edge.runtime import Pictures, Runtime
