@@ -41,8 +41,7 @@ class _Trace:
 
     subject: Subject
     warm_up: WarmUp = field(default_factory=lambda: WarmUp(0, 0.0, steady=False))
-    calls: list[Calls] = field(default_factory=list)
-    windows: list[Window] = field(default_factory=list)
+    windows: list[tuple[Calls, Window]] = field(default_factory=list)
 
 
 def steps_of(plan: Plan, subjects: int, meter: Meter) -> int:
@@ -102,9 +101,7 @@ def _turns(traces: Sequence[_Trace], meter: Meter, plan: Plan, tell: Tell, yards
         for number in rng.permutation(len(traces)):
             trace = traces[number]
             tell(f"{trace.subject.facts.label}: window {turn + 1} of {plan.windows}")
-            calls, window = _window(trace.subject, meter, plan, turn)
-            trace.calls.append(calls)
-            trace.windows.append(window)
+            trace.windows.append(_window(trace.subject, meter, plan, turn))
         yardstick_ms.append(repeat(work, YARDSTICK_SHARE * plan.window_s, MIN_CALLS).p50_ms)
 
 
@@ -146,8 +143,7 @@ def _measured(traces: Sequence[_Trace], meter: Meter, baseline: Baseline | None)
         facts = trace.subject.facts
         seen[facts.label] += 1
         again = f" #{seen[facts.label]}" if seen[facts.label] > 1 else ""
-        pairs = zip(trace.calls, trace.windows, strict=True)
-        counted = [(calls, window) for calls, window in pairs if not window.rejected]
+        counted = [(calls, window) for calls, window in trace.windows if not window.rejected]
         energies = [
             WindowEnergy(window.gross_mj, window.source, len(calls), window.wall_s) for calls, window in counted
         ]
@@ -159,5 +155,5 @@ def _measured(traces: Sequence[_Trace], meter: Meter, baseline: Baseline | None)
             warm_up=trace.warm_up,
             latency=latency_of([calls for calls, _ in counted]) if counted else None,
             energy=energy_of(energies, facts.modelled_mj, meter.description, baseline) if counted else None,
-            windows=tuple(trace.windows),
+            windows=tuple(window for _, window in trace.windows),
         )

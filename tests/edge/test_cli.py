@@ -5,11 +5,11 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from edge_command import COMMAND, ENVIRONMENT, ROOT, edge
 from edge_support import DEVICE, NETWORK, PICTURES, HandAggregator, broker, export, slot_of, write_digits
 from mqtt_client import eventually
 from pi5 import install
@@ -27,21 +27,6 @@ from protocol.initial import initial_tensors
 from protocol.messages import Birth, State, Status, Telemetry
 from protocol.precision import Precision
 
-ROOT = Path(__file__).parent.parent.parent
-COMMAND = [sys.executable, "-m", "edge.cli"]
-ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("BITFLEET")} | {
-    "COLUMNS": "200"
-}
-
-
-def edge(*arguments: str | Path, expect: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [*COMMAND, *map(str, arguments)], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == expect, done.stderr
-    assert "Traceback" not in done.stderr
-    return done
-
 
 @pytest.fixture
 def hand(tmp_path: Path) -> Iterator[HandAggregator]:
@@ -50,6 +35,7 @@ def hand(tmp_path: Path) -> Iterator[HandAggregator]:
 
 
 @pytest.mark.parametrize("command", ["run", "join", "infer", "rollback", "codecs", "doctor", "meters"])
+@pytest.mark.parametrize("command", ["run", "join", "infer", "rollback", "measure", "codecs", "doctor"])
 def test_help_teaches_with_an_example(command: str) -> None:
     assert f"bitfleet-edge {command}" in edge(command, "--help").stdout
     assert command in edge("--help").stdout
