@@ -25,6 +25,7 @@ from edge.assembly import assembled, open_journal
 from edge.config import Config, QuietHours
 from edge.courier import Revoked
 from edge.lifecycle import Lifecycle
+from edge.measure.history import Entry, remember
 from edge.membership import device_key
 from edge.outbox import Outbox
 from edge.provision import Provisioner
@@ -156,6 +157,16 @@ def test_a_round_from_offer_to_receipt_and_the_model_after_it(device: Device, ha
         assert told.sent_bytes > manifest.payload_bytes
     assert Runtime.restore(device.folder / "models")[0].current is not None
     hand.wait_for(State, lambda state: state.status is Status.OFFLINE)
+
+
+def test_the_birth_carries_what_was_measured_with_this_network(device: Device, hand: HandAggregator) -> None:
+    """The device was measured by hand with the fleet's network, at the precision that it is about to be given."""
+    measured = Entry("2026-01-01T00:00:00+00:00", SPEC, "W8A8", 123.0, 45.0, EnergySource.MEASURED)
+    remember(device.folder, [measured, replace(measured, precision="W1A8", architecture="cnn4")])
+    with device.running():
+        model_offer = hand.offer_model(export(), 1)
+        birth = hand.wait_for(Birth, lambda birth: birth.model_digest == model_offer.digest)
+    assert birth.costs == (measured.cost,)
 
 
 def base_of(seed: int) -> bytes:
