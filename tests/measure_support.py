@@ -13,7 +13,7 @@ from protocol.messages import EnergySource
 
 MOMENT = Moment(1500.0, 50.0, 0.1, None)
 CONDITIONS = Conditions("Pi 4", "aarch64", "Linux 6", 4, 1, "performance", 0, {"python": "3.13"}, MOMENT, MOMENT)
-FACTS = Facts(Kind.INFERENCE, "resnet18:width=0.0625,stem=3x3,input=1x32x32,classes=10", "W8A8", 1, "0" * 64, 0.5)
+FACTS = Facts(Kind.INFERENCE, "resnet18:width=0.0625,stem=3x3,input=1x32x32,classes=10", "W8A8", 1, "0" * 64, None, 0.5)
 
 
 def measured(

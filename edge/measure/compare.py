@@ -12,7 +12,7 @@ A yardstick feels noise that is longer than a run, which no spread inside a run 
 all that a model feels.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from statistics import median
@@ -23,6 +23,8 @@ from edge.measure.intervals import MIN_WINDOWS, Interval, paired, shift, unpaire
 
 SAME_PROGRAM: Final = 0.03
 YARDSTICK_FACTOR: Final = 2.0
+TICK_MS: Final = 1e-6
+"""A clock that did not tick tells of a nanosecond at least; there is no ratio to nothing."""
 
 
 class Verdict(StrEnum):
@@ -87,7 +89,8 @@ def between(first: Document, second: Document) -> list[Comparison]:
     """
     drift = 0.0
     if first.yardstick_ms and second.yardstick_ms and first.conditions.board == second.conditions.board:
-        drift = YARDSTICK_FACTOR * shift(median(first.yardstick_ms), median(second.yardstick_ms))
+        then_ms, now_ms = (median(_ticked(one.yardstick_ms)) for one in (first, second))
+        drift = YARDSTICK_FACTOR * shift(then_ms, now_ms)
     same_threads = first.plan.threads == second.plan.threads
     return [_between(a, b, drift, same_threads=same_threads) for a, b in _pairs(first, second)]
 
@@ -143,7 +146,11 @@ def _between(first: Measured, second: Measured, drift: float, *, same_threads: b
 
 
 def _series(windows: Sequence[Window]) -> tuple[list[float], list[float]]:
-    return [window.p50_ms for window in windows], [window.cpu_p50_ms for window in windows]
+    return _ticked(window.p50_ms for window in windows), _ticked(window.cpu_p50_ms for window in windows)
+
+
+def _ticked(times_ms: Iterable[float]) -> list[float]:
+    return [max(time_ms, TICK_MS) for time_ms in times_ms]
 
 
 def _judged(first: Measured, second: Measured, elapsed: Interval, worked: Interval, noise: float) -> Comparison:

@@ -75,6 +75,11 @@ class Window:
     source: EnergySource
     rejected: str
 
+    def __post_init__(self) -> None:
+        for name in ("p50_ms", "cpu_p50_ms"):
+            if getattr(self, name) < 0:
+                raise DocumentError(f"{name} {getattr(self, name)}: expected no time below 0")
+
 
 @dataclass(frozen=True, slots=True)
 class Measured:

@@ -13,6 +13,7 @@ from edge.measure.calls import NS_PER_MS, Calls, repeat
 from edge.measure.subject import Facts, Kind, MeasureError
 from edge.runtime import INPUT_NAME, OUTPUT_NAME, ModelRefused, Pictures, session_of
 from protocol import networks
+from protocol.architecture import Architecture
 from protocol.energy import inference_energy
 from protocol.errors import ProtocolError
 from protocol.precision import Precision
@@ -36,11 +37,10 @@ class ModelFile:
 
     def __init__(self, data: bytes, name: str, batch: int, threads: int = 1) -> None:
         self._data, self._name, self._threads = data, name, threads
-        architecture, precision = _identify(self._session(), name)
-        network = networks.parse(architecture)
-        modelled_mj = batch * inference_energy(network, Precision.parse(precision)).total_mj
+        network, precision, accuracy = _identify(self._session(), name)
+        modelled_mj = batch * inference_energy(network, precision).total_mj
         digest = sha256(data).hexdigest()
-        self.facts = Facts(Kind.INFERENCE, network.spec, precision, batch, digest, modelled_mj)
+        self.facts = Facts(Kind.INFERENCE, network.spec, str(precision), batch, digest, accuracy, modelled_mj)
         self.load_ms = self.first_call_ms = 0.0
         self._pictures_NCHW: Pictures = np.random.default_rng(0).integers(
             0, 256, (batch, *network.input_shape), dtype=np.uint8
@@ -84,17 +84,17 @@ def read_model(path: Path) -> bytes:
         raise MeasureError(f"model {path}: {error.strerror}; expected a file that bitfleet-export wrote") from error
 
 
-def _identify(session: Any, name: str) -> tuple[str, str]:
-    """Architecture and precision as the file states them."""
+def _identify(session: Any, name: str) -> tuple[Architecture, Precision, float | None]:
+    """Network, precision and accuracy as the file states them."""
     said = session.get_modelmeta().custom_metadata_map
     try:
-        architecture, precision = (said[f"{_PREFIX}{key}"] for key in ("architecture", "precision"))
-        networks.parse(architecture)
-        Precision.parse(precision)
+        network = networks.parse(said[f"{_PREFIX}architecture"])
+        precision = Precision.parse(said[f"{_PREFIX}precision"])
+        accuracy = said.get(f"{_PREFIX}accuracy")
+        return network, precision, None if accuracy is None else float(accuracy)
     except KeyError as error:
         raise MeasureError(
             f"model {name}: its metadata has no {error}; expected a file that bitfleet-export wrote"
         ) from error
-    except ProtocolError as error:
+    except (ProtocolError, ValueError) as error:
         raise MeasureError(f"model {name}: its metadata: {error}") from error
-    return architecture, precision

@@ -2,6 +2,7 @@
 
 from dataclasses import fields, is_dataclass
 from enum import StrEnum
+from math import isfinite
 from types import NoneType, UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -37,7 +38,7 @@ def _single(kind: Any, value: Any, where: str) -> Any:
     if is_dataclass(kind):
         return _dataclass(kind, _of(dict, value, where), where)
     if kind is float:
-        return float(_of((int, float), value, where))
+        return _finite(_of((int, float), value, where), where)
     if issubclass(kind, StrEnum):
         return _member(kind, value, where)
     return _of(kind, value, where)
@@ -62,6 +63,13 @@ def _member(kind: type[StrEnum], value: Any, where: str) -> StrEnum:
         return kind(value)
     except ValueError as error:
         raise PlainError(f"{where} is {value!r}: expected one of {', '.join(kind)}") from error
+
+
+def _finite(value: float, where: str) -> float:
+    """Python's reader takes NaN and Infinity, which JSON does not have."""
+    if not isfinite(value):
+        raise PlainError(f"{where} is {value}: expected a finite number")
+    return float(value)
 
 
 def _of(kind: type | tuple[type, ...], value: Any, where: str) -> Any:

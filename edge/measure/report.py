@@ -118,8 +118,10 @@ def _conditions(document: Document) -> Iterator[str]:
     if document.baseline is not None and document.baseline.idle_mw is not None:
         yield f"idle power {document.baseline.idle_mw:.0f} mW, subtracted in net"
     for subject in document.subjects:
-        digest = f", SHA-256 {subject.facts.digest[:12]}" if subject.facts.digest else ""
-        yield f"{subject.label}: {subject.facts.architecture}{digest}"
+        facts = subject.facts
+        digest = f", SHA-256 {facts.digest[:12]}" if facts.digest else ""
+        accuracy = f", {facts.accuracy:.2%} right" if facts.accuracy is not None else ""
+        yield f"{subject.label}: {facts.architecture}{digest}{accuracy}"
 
 
 def _moment(at: Moment) -> str:

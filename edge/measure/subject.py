@@ -31,6 +31,7 @@ class Facts:
         precision: `fp32` or `WxAy`.
         batch: pictures in one call.
         digest: SHA-256 of the model file in hex; empty for training.
+        accuracy: of that very file, as its exporter found it; None where it was not told.
         modelled_mj: energy of one call by `protocol.energy`.
     """
 
@@ -39,6 +40,7 @@ class Facts:
     precision: str
     batch: int
     digest: str
+    accuracy: float | None
     modelled_mj: float
 
     @property

@@ -40,7 +40,7 @@ class TrainingStep:
         if precision not in TRAINABLE:
             raise MeasureError(f"training at precision {precision!r}: expected one of {', '.join(TRAINABLE)}")
         self.facts = Facts(
-            Kind.TRAINING, network.spec, precision, batch, "", training_energy_mj(network, samples=batch)
+            Kind.TRAINING, network.spec, precision, batch, "", None, training_energy_mj(network, samples=batch)
         )
         self.load_ms = self.first_call_ms = 0.0
         self._threads = threads

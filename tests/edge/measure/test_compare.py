@@ -113,6 +113,13 @@ def test_too_few_windows_say_so() -> None:
     assert "2 windows" in one.sentence
 
 
+def test_a_clock_that_did_not_tick_is_no_reason_to_fall_over() -> None:
+    still = document(measured([5.0, 5.1, 5.0], cpu=[0.0] * 3), yardstick_ms=[0.0] * 3)
+    assert between(still, document(measured([4.0, 4.1, 4.0]), yardstick_ms=[0.0] * 3))[0].verdict is not Verdict.UNKNOWN
+    with pytest.raises(DocumentError, match=r"p50_ms -1.0: expected no time below 0"):
+        measured([-1.0])
+
+
 def test_pairs_have_the_same_label_or_are_the_only_ones() -> None:
     one, other = measured([5.0] * 3, "a"), measured([4.0] * 3, "b")
     assert [(pair.first, pair.second) for pair in between(document(one), document(other))] == [("a", "b")]

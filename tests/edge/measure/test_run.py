@@ -96,6 +96,7 @@ def test_the_schema_knows_every_key_and_no_other(tmp_path: Path) -> None:
         ({"complete": 1}, "document.complete is '1': expected bool"),
         ({"plan": {"windows": 3}}, "document.plan has no 'window_s'"),
         ({"subjects": [{"label": 5}]}, r"document.subjects\[0\].label is '5': expected str|subjects\[0\] has no"),
+        ({"yardstick_ms": [float("nan")]}, r"document.yardstick_ms\[0\] is nan: expected a finite number"),
         ({"yardstick_ms": ["fast"]}, r"document.yardstick_ms\[0\] is 'fast': expected int or float"),
     ],
 )
