@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from itertools import repeat
+from typing import Final
 
 from rich.markup import escape
 from rich.table import Column, Table
@@ -10,9 +11,12 @@ from edge.measure.compare import Comparison, Verdict, within
 from edge.measure.conditions import Moment
 from edge.measure.document import Document, Measured
 from edge.measure.energy import CallEnergy
+from edge.measure.latency import Latency
 from protocol.messages import EnergySource
 
 COLOURS = {Verdict.FASTER: "green", Verdict.SLOWER: "red", Verdict.UNKNOWN: "yellow"}
+MUCH_WAITING: Final = 0.1
+"""Of a call's time; an idle machine's own interrupts take far less."""
 _TIMES = ("p50", "p90", "p99", "max", "CPU p50")
 
 
@@ -61,8 +65,16 @@ def notes_on(document: Document) -> Iterator[str]:
         rejected = [window.rejected for window in subject.windows if window.rejected]
         if rejected:
             yield f"{subject.label}: {len(rejected)} of {len(subject.windows)} windows do not count: {rejected[0]}"
+        if subject.latency is not None and _waited(document, subject.latency) > MUCH_WAITING:
+            share = _waited(document, subject.latency)
+            yield f"{subject.label}: {share:.0%} of its time it waited for a processor: something else was at work"
         if subject.energy is not None and subject.energy.note:
             yield f"{subject.label}: {subject.energy.note}"
+
+
+def _waited(document: Document, latency: Latency) -> float:
+    """Share of the median call without a processor; on several threads not known, since these may overlap."""
+    return 0.0 if document.plan.threads > 1 else 1 - latency.cpu_p50_ms / max(latency.p50_ms, latency.cpu_p50_ms, 1e-6)
 
 
 def _title(document: Document) -> str:

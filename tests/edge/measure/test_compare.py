@@ -95,6 +95,14 @@ def test_what_only_waited_has_not_changed() -> None:
     assert between(waited, two_threads)[0].verdict is Verdict.FASTER
 
 
+def test_where_both_are_faster_the_more_modest_figure_comes_first() -> None:
+    """A longer call is interrupted more often: with neighbours, elapsed time flatters what is short."""
+    slow, fast = measured([16.0, 16.2, 16.1], "a", cpu=[4.2, 4.21, 4.2]), measured([2.1, 2.12, 2.1], "b")
+    (found,) = within(document(slow, fast))
+    assert found.sentence.startswith("faster, 2× ["), found.sentence
+    assert "in processor time (7.6" in found.sentence
+
+
 def test_a_yardstick_that_moved_hides_as_much_twice_over_but_not_between_boards() -> None:
     before = document(measured([5.0, 5.01, 5.0, 5.01]), yardstick_ms=[1.0] * 4)
     after = document(measured([6.0, 6.01, 6.0, 6.01]), yardstick_ms=[1.11] * 4)
