@@ -1,28 +1,33 @@
 """Whether one is faster than another, or only looks so today.
 
-A difference is called one when all of this holds:
+One clock decides: processor time where the same single thread computes on both sides, since what merely waited for its
+processor has not changed; elapsed time where there are several threads, whose waiting is part of what they do. A
+difference is called one when the interval of that clock's ratio leaves out 1, elapsed time's does so on the same side,
+and the deciding ratio exceeds the noise, which is the largest of
 
-- the interval of the ratio leaves out 1, for elapsed time and for processor time: what merely waited for its processor
-  has not changed (with other threads only elapsed time can tell);
-- it is larger than the noise floor: what two processes of the same program differ by (3 %; T. Mytkowicz et al.,
-  "Producing Wrong Data Without Doing Anything Obviously Wrong!", ASPLOS 2009, found up to 8 from memory layout alone),
-  what either series wandered between its halves, and twice what the yardstick moved between two runs.
-
-A yardstick feels noise that is longer than a run, which no spread inside a run shows; twice, since it does not feel
-all that a model feels.
+- what two processes of the same program differ by (3 %; T. Mytkowicz et al., "Producing Wrong Data Without Doing
+  Anything Obviously Wrong!", ASPLOS 2009, found up to 8 from memory layout alone);
+- what a series wandered between its halves;
+- between two runs, twice what the yardstick moved: it feels noise that is longer than a run, though not all that a
+  model feels;
+- between two runs, the time waited in proportion to the time worked: whoever takes the processor takes the caches too.
+  On two busy cores the same model's processor time was seen to differ by 76 % between runs that waited for 200 %, and
+  by less than a tenth within one.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from statistics import median
-from typing import Final
+from typing import Final, Self
 
 from edge.measure.document import Document, DocumentError, Measured, Window
 from edge.measure.intervals import MIN_WINDOWS, Interval, paired, shift, unpaired, wander
 
 SAME_PROGRAM: Final = 0.03
 YARDSTICK_FACTOR: Final = 2.0
+ELAPSED: Final = "elapsed time"
+WORKED: Final = "processor time"
 TICK_MS: Final = 1e-6
 """A clock that did not tick tells of a nanosecond at least; there is no ratio to nothing."""
 
@@ -43,8 +48,9 @@ class Comparison:
 
     Attributes:
         first: its label; second likewise.
-        speed_up: elapsed time of the first over that of the second; None for too few windows.
-        cpu_speed_up: the same of processor time.
+        elapsed: elapsed time of the first over that of the second; None for too few windows.
+        worked: the same of processor time.
+        decided_by: which of them decided.
         noise: floor as a fraction, below which a difference is none.
         verdict: on the second.
         reason: of a verdict that is none of faster and slower.
@@ -52,8 +58,9 @@ class Comparison:
 
     first: str
     second: str
-    speed_up: Interval | None
-    cpu_speed_up: Interval | None
+    elapsed: Interval | None
+    worked: Interval | None
+    decided_by: str
     noise: float
     verdict: Verdict
     reason: str
@@ -61,17 +68,13 @@ class Comparison:
     @property
     def sentence(self) -> str:
         """For a report."""
-        if self.speed_up is None:
+        if self.elapsed is None or self.worked is None:
             return f"{self.verdict}: {self.reason}"
-        elapsed = f"{_told(self.speed_up)} in elapsed time"
-        if self.verdict is Verdict.NO_DIFFERENCE or self.cpu_speed_up is None:
-            return f"{self.verdict} ({elapsed}; {self.reason})"
-        worked = f"{_told(self.cpu_speed_up)} in processor time"
-        # On a busy machine the longer call is interrupted more often, and elapsed time flatters the shorter one.
-        modest, other = elapsed, worked
-        if shift(self.cpu_speed_up.ratio, 1.0) < shift(self.speed_up.ratio, 1.0):
-            modest, other = worked, elapsed
-        return f"{self.verdict}, {modest} ({other})"
+        told = [f"{_told(self.elapsed)} in {ELAPSED}", f"{_told(self.worked)} in {WORKED}"]
+        first, other = reversed(told) if self.decided_by == WORKED else told
+        if self.verdict is Verdict.NO_DIFFERENCE:
+            return f"{self.verdict}: {first}, {self.reason}"
+        return f"{self.verdict}, {first} ({other})"
 
 
 def within(document: Document) -> list[Comparison]:
@@ -81,7 +84,7 @@ def within(document: Document) -> list[Comparison]:
         before = document.subjects[:number]
         first = next((one for one in before if _asked(one) == _asked(second)), None)
         if first is not None:
-            made.append(_within(first, second))
+            made.append(_within(first, second, single=document.plan.threads == 1))
     return made
 
 
@@ -95,8 +98,8 @@ def between(first: Document, second: Document) -> list[Comparison]:
     if first.yardstick_ms and second.yardstick_ms and first.conditions.board == second.conditions.board:
         then_ms, now_ms = (median(_ticked(one.yardstick_ms)) for one in (first, second))
         drift = YARDSTICK_FACTOR * shift(then_ms, now_ms)
-    same_threads = first.plan.threads == second.plan.threads
-    return [_between(a, b, drift, same_threads=same_threads) for a, b in _pairs(first, second)]
+    single = first.plan.threads == second.plan.threads == 1
+    return [_between(a, b, drift, single=single) for a, b in _pairs(first, second)]
 
 
 def caveats(first: Document, second: Document) -> Iterator[str]:
@@ -125,49 +128,67 @@ def _pairs(first: Document, second: Document) -> list[tuple[Measured, Measured]]
     return pairs
 
 
-def _within(first: Measured, second: Measured) -> Comparison:
+def _within(first: Measured, second: Measured, *, single: bool) -> Comparison:
     by_turn = {window.turn: window for window in first.counted}
     pairs = [(by_turn[window.turn], window) for window in second.counted if window.turn in by_turn]
     if len(pairs) < MIN_WINDOWS:
         return _too_few(first, second, len(pairs))
-    firsts_ms, firsts_cpu_ms = _series([one for one, _ in pairs])
-    seconds_ms, seconds_cpu_ms = _series([other for _, other in pairs])
-    drift = wander([one / other for one, other in zip(firsts_ms, seconds_ms, strict=True)])
-    elapsed, worked = paired(firsts_ms, seconds_ms), paired(firsts_cpu_ms, seconds_cpu_ms)
-    return _judged(first, second, elapsed, worked, max(SAME_PROGRAM, drift))
+    one, other = _Series.of([a for a, _ in pairs]), _Series.of([b for _, b in pairs])
+    ratios = [a / b for a, b in zip(one.deciding(single=single), other.deciding(single=single), strict=True)]
+    elapsed, worked = paired(one.elapsed_ms, other.elapsed_ms), paired(one.worked_ms, other.worked_ms)
+    return _judged(first, second, elapsed, worked, max(SAME_PROGRAM, wander(ratios)), single=single)
 
 
-def _between(first: Measured, second: Measured, drift: float, *, same_threads: bool) -> Comparison:
+def _between(first: Measured, second: Measured, drift: float, *, single: bool) -> Comparison:
     fewest = min(len(first.counted), len(second.counted))
     if fewest < MIN_WINDOWS:
         return _too_few(first, second, fewest)
-    firsts_ms, firsts_cpu_ms = _series(first.counted)
-    seconds_ms, seconds_cpu_ms = _series(second.counted)
-    elapsed = unpaired(firsts_ms, seconds_ms)
-    worked = unpaired(firsts_cpu_ms, seconds_cpu_ms) if same_threads else elapsed
-    noise = max(SAME_PROGRAM, drift, wander(firsts_ms), wander(seconds_ms))
-    return _judged(first, second, elapsed, worked, noise)
+    both = one, other = _Series.of(first.counted), _Series.of(second.counted)
+    elapsed, worked = unpaired(one.elapsed_ms, other.elapsed_ms), unpaired(one.worked_ms, other.worked_ms)
+    wandered = [wander(series.deciding(single=single)) for series in both]
+    waited = [series.waited for series in both] if single else []
+    return _judged(first, second, elapsed, worked, max(SAME_PROGRAM, drift, *wandered, *waited), single=single)
 
 
-def _series(windows: Sequence[Window]) -> tuple[list[float], list[float]]:
-    return _ticked(window.p50_ms for window in windows), _ticked(window.cpu_p50_ms for window in windows)
+@dataclass(frozen=True, slots=True)
+class _Series:
+    """Window medians by both clocks."""
+
+    elapsed_ms: list[float]
+    worked_ms: list[float]
+
+    @classmethod
+    def of(cls, windows: Sequence[Window]) -> Self:
+        return cls(_ticked(window.p50_ms for window in windows), _ticked(window.cpu_p50_ms for window in windows))
+
+    def deciding(self, *, single: bool) -> list[float]:
+        return self.worked_ms if single else self.elapsed_ms
+
+    @property
+    def waited(self) -> float:
+        """Time without a processor over time with one."""
+        return max(0.0, median(self.elapsed_ms) / median(self.worked_ms) - 1)
 
 
 def _ticked(times_ms: Iterable[float]) -> list[float]:
     return [max(time_ms, TICK_MS) for time_ms in times_ms]
 
 
-def _judged(first: Measured, second: Measured, elapsed: Interval, worked: Interval, noise: float) -> Comparison:
+def _judged(
+    first: Measured, second: Measured, elapsed: Interval, worked: Interval, noise: float, *, single: bool
+) -> Comparison:
+    deciding = worked if single else elapsed
     verdict, reason = Verdict.NO_DIFFERENCE, ""
-    if not elapsed.excludes_one():
-        reason = "1 is within the interval"
-    elif shift(elapsed.ratio, 1.0) <= noise:
+    if not deciding.excludes_one():
+        reason = "which may be 1"
+    elif shift(deciding.ratio, 1.0) <= noise:
         reason = f"within the noise of {noise:.1%}"
-    elif not worked.excludes_one() or (worked.ratio > 1) != (elapsed.ratio > 1):
-        reason = f"processor time does not show it, {_told(worked)}"
+    elif not elapsed.excludes_one() or (elapsed.ratio > 1) != (deciding.ratio > 1):
+        reason = f"but elapsed time does not show it, {_told(elapsed)}"
     else:
-        verdict = Verdict.FASTER if elapsed.ratio > 1 else Verdict.SLOWER
-    return Comparison(first.label, second.label, elapsed, worked, noise, verdict, reason)
+        verdict = Verdict.FASTER if deciding.ratio > 1 else Verdict.SLOWER
+    decided_by = WORKED if single else ELAPSED
+    return Comparison(first.label, second.label, elapsed, worked, decided_by, noise, verdict, reason)
 
 
 def _told(ratio: Interval) -> str:
@@ -176,7 +197,7 @@ def _told(ratio: Interval) -> str:
 
 def _too_few(first: Measured, second: Measured, found: int) -> Comparison:
     reason = f"{found} windows that count on both sides, expected {MIN_WINDOWS} or more"
-    return Comparison(first.label, second.label, None, None, SAME_PROGRAM, Verdict.UNKNOWN, reason)
+    return Comparison(first.label, second.label, None, None, "", SAME_PROGRAM, Verdict.UNKNOWN, reason)
 
 
 def _asked(subject: Measured) -> tuple[str, int]:
