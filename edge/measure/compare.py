@@ -5,14 +5,14 @@ processor has not changed; elapsed time where there are several threads, whose w
 difference is called one when the interval of that clock's ratio leaves out 1, elapsed time's does so on the same side,
 and the deciding ratio exceeds the noise, which is the largest of
 
-- what two processes of the same program differ by (3 %; T. Mytkowicz et al., "Producing Wrong Data Without Doing
-  Anything Obviously Wrong!", ASPLOS 2009, found up to 8 from memory layout alone);
+- 3 %, for what two processes of the same program differ by (T. Mytkowicz et al., "Producing Wrong Data Without Doing
+  Anything Obviously Wrong!", ASPLOS 2009, on what the layout of memory alone does);
 - what a series wandered between its halves;
 - between two runs, twice what the yardstick moved: it feels noise that is longer than a run, though not all that a
   model feels;
 - between two runs, the time waited in proportion to the time worked: whoever takes the processor takes the caches too.
-  On two busy cores the same model's processor time was seen to differ by 76 % between runs that waited for 200 %, and
-  by less than a tenth within one.
+  On two busy cores the same model's processor time was seen to differ by 76 % between a run that hardly waited and one
+  that waited 2.6 times as long as it worked, and by 4 % between twins within a run.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
