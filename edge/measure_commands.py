@@ -90,7 +90,7 @@ def measure(
 
         bitfleet-edge measure fp32.onnx w8.onnx --batch 1,8 --json today.json --plot today.svg
 
-        bitfleet-edge measure --train resnet18:width=0.25,input=3x32x32,classes=10 --precision fp32,W8A8
+        bitfleet-edge measure --train resnet18:width=0.25,stem=3x3,input=3x32x32,classes=10 --precision fp32,W8A8
 
         bitfleet-edge measure --compare before.json after.json
     """
@@ -98,8 +98,7 @@ def measure(
     if compare is not None:
         _compare(console, *compare, json_file)
         return
-    if plot is not None:
-        check_plot(plot)
+    _check_targets(json_file, plot)
     plan = _plan(seconds, windows, threads, quick=quick)
     state_dir = read_config(config, {"state_dir": state}).state_dir
     sizes = _batches("batch", batch), _batches("train-batch", train_batch)
@@ -107,12 +106,12 @@ def measure(
     subjects = _subjects(asked, state_dir)
     with _meter() as meter:
         document = _measured(subjects, meter, plan)
+    _show(console, document)  # before anything that may fail: minutes went into it
     if json_file is not None:
         write_document(json_file, document)
     if plot is not None:
         write_plot(plot, document)
-    _show(console, document)
-    if (state_dir / JOURNAL_FILE).exists():
+    if document.complete and (state_dir / JOURNAL_FILE).exists():
         _told(console, remember(state_dir, entries_of(document), believe=believe))
     if not document.complete:
         raise typer.Exit(130)
@@ -121,6 +120,15 @@ def measure(
 def _meter() -> Meter:
     """The one place that says what energy is measured with."""
     return ModelledMeter()
+
+
+def _check_targets(json_file: Path | None, plot: Path | None) -> None:
+    """Say before the first second is spent where the results cannot go."""
+    for name, path in (("json", json_file), ("plot", plot)):
+        if path is not None and not path.absolute().parent.is_dir():
+            raise MeasureError(f"--{name} {path}: there is no folder {path.absolute().parent}")
+    if plot is not None:
+        check_plot(plot)
 
 
 def _plan(seconds: float | None, windows: int | None, threads: int, *, quick: bool) -> Plan:

@@ -122,10 +122,11 @@ def _until(screen: int, shown: Callable[[str], bool]) -> str:
 
 def test_ctrl_c_keeps_what_is_finished_and_says_that_it_is_not_all(tmp_path: Path, models: list[Path]) -> None:
     out = tmp_path / "run.json"
+    Journal.open(tmp_path / "journal")
     command = [*COMMAND, "measure", *map(str, models), "--windows", "5000", "--seconds", "0.05", "--json", str(out)]
     screen, terminal = pty.openpty()
     with subprocess.Popen(
-        [*command, "--state", str(tmp_path / "s")],
+        [*command, "--state", str(tmp_path)],
         cwd=ROOT,
         env={**ENVIRONMENT, "TERM": "xterm"},
         stdout=subprocess.PIPE,
@@ -141,6 +142,7 @@ def test_ctrl_c_keeps_what_is_finished_and_says_that_it_is_not_all(tmp_path: Pat
     found = read_document(out)
     assert not found.complete
     assert all(len(one.windows) >= 3 for one in found.subjects)
+    assert read_history(tmp_path) == [], "half a measurement is for its reader, not for the aggregator"
     assert "interrupted: figures are of the windows finished by then" in told
     assert "| W8A8, batch 1 | " in told
 
@@ -165,6 +167,7 @@ def test_what_is_wrong_is_one_line(
         ((model, "--windows", "0"), "--windows 0"),
         ((model, "--seconds", "0"), "--seconds 0"),
         ((model, "--threads", "0"), "--threads 0"),
+        ((model, "--json", tmp_path / "none" / "x.json"), "there is no folder"),
         ((model, "--plot", tmp_path / "x.gif"), "expected a name that ends in .svg"),
         (("--train", "resnet99"), "--train resnet99"),
         (("--train", SPEC, "--precision", "W16A32"), "expected one of fp32, W8A8"),
