@@ -34,8 +34,7 @@ def hand(tmp_path: Path) -> Iterator[HandAggregator]:
         yield hand
 
 
-@pytest.mark.parametrize("command", ["run", "join", "infer", "rollback", "codecs", "doctor", "meters"])
-@pytest.mark.parametrize("command", ["run", "join", "infer", "rollback", "measure", "codecs", "doctor"])
+@pytest.mark.parametrize("command", ["run", "join", "infer", "rollback", "measure", "codecs", "doctor", "meters"])
 def test_help_teaches_with_an_example(command: str) -> None:
     assert f"bitfleet-edge {command}" in edge(command, "--help").stdout
     assert command in edge("--help").stdout
