@@ -1,7 +1,8 @@
 """What accuracy a precision is expected to reach: as the fleet's exports were rated, else a prior by bits.
 
-The prior is this project's own figures to reach (ALGORITHMS section 5): what weights and activations of so many bits
-may lose against fp32 when they are trained for. Only its differences count. Where some precisions were rated, the
+The prior is what weights of 8, 6, 4, 3, 2 and 1 bits, and activations of 8, may lose against fp32 by this project's
+own limits for trained precisions (preset `qrfl`), a little more at 6 bits than at 8; what lies between, and narrower
+activations, are guesses that keep the order. Only its differences count. Where some precisions were rated, the
 others stand beside them as far apart as in the prior.
 
 A wider precision is never expected to reach less than a narrower one: where ratings say so, few pictures or little

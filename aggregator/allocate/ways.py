@@ -1,7 +1,7 @@
 """How a device may take part in a round, and what its update is then worth to the fleet.
 
 The mean of n updates, each with a relative error ω of its own, is as good as that of n/(1 + ω) exact ones (D. Alistarh
-et al., "QSGD", NeurIPS 2017, arXiv 1610.02132, theorem 3.2); and every further epoch on the same pictures adds less,
+et al., "QSGD", NeurIPS 2017, arXiv 1610.02132); and every further epoch on the same pictures adds less,
 since devices drift apart (X. Li et al., "On the Convergence of FedAvg on Non-IID Data", ICLR 2020, arXiv 1907.02189).
 So an update by recipe and epochs e is worth
 
@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import Final
 
 DRIFT: Final = 0.5
-"""An epoch is worth half of the one before it; with pictures shared evenly the truth is nearer to 0.8, else lower."""
+"""An epoch is worth half of the one before it: a prior, not measured."""
 POINTS: Final = 0.02
-"""What the fleet's accuracy owes to a device of average size whose updates are perfect: two points."""
+"""What the fleet's accuracy owes to a device of average size whose updates are perfect: a prior, not measured."""
 
 
 @dataclass(frozen=True, slots=True)
