@@ -10,7 +10,7 @@ from dataclasses import asdict
 from math import inf
 from pathlib import Path
 from typing import Annotated, Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import typer
 from rich.console import Console, RenderableType
@@ -118,6 +118,13 @@ def serve(
             show_default="fp32",
         ),
     ] = None,
+    rates: Annotated[
+        str | None,
+        typer.Option(
+            help="Who decides on recipe and downlink, round by round: fedaq:JOULES or best:JOULES+rc a round, …",
+            show_default="fixed",
+        ),
+    ] = None,
     rounds: Annotated[int | None, typer.Option(help="Rounds of training; 0 for ever.")] = None,
 ) -> None:
     """Run the aggregator until it is stopped.
@@ -146,6 +153,7 @@ def serve(
                 "method": method,
                 "recipe": recipe,
                 "downlink": downlink,
+                "rates": rates,
                 "rounds": rounds,
             },
         },
@@ -199,6 +207,23 @@ def devices(state: StateOption, url: UrlOption = None, as_json: JsonOption = Fal
 def rounds(state: StateOption, url: UrlOption = None, as_json: JsonOption = False) -> None:
     """List rounds with their updates and bytes."""
     _show(_client(url, state).get("/rounds"), tables.rounds, as_json=as_json)
+
+
+@app.command()
+def energy(
+    *,
+    number: Annotated[int | None, typer.Option("--round", help="Of one round only.")] = None,
+    device: Annotated[str | None, typer.Option(help="Of one device only.")] = None,
+    state: StateOption,
+    url: UrlOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show where the joules went: by round, device and purpose, measured or modelled.
+
+    [bold]bitfleet-aggregator energy --device pi-kitchen[/bold]
+    """
+    asked = {name: value for name, value in (("round", number), ("device", device)) if value is not None}
+    _show(_client(url, state).get(f"/energy?{urlencode(asked)}"), tables.energy, as_json=as_json)
 
 
 @app.command()

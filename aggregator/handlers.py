@@ -281,7 +281,7 @@ def abort_round(room: Room) -> int:
 def pause(room: Room) -> None:
     """Open no further round; the current one goes on."""
     with room.store.transaction() as session:
-        session.merge(Fact(name=rounds.PAUSED, value=b"1"))
+        session.merge(Fact(name=rounds.PAUSED, value=rounds.BY_HAND))
 
 
 def resume(room: Room) -> None:

@@ -21,6 +21,7 @@ class Preset:
         method: how devices train (`protocol.method`).
         recipe: how they code updates.
         downlink: how the model comes down (`aggregator.downlink`).
+        rates: who decides on both, round by round (`aggregator.rates`).
         precisions: what devices run, best first; empty for any.
     """
 
@@ -28,6 +29,7 @@ class Preset:
     method: str = "fp32"
     recipe: str = "fp32"
     downlink: str = "fp32"
+    rates: str = "fixed"
     precisions: tuple[Precision, ...] = ()
 
     @property
@@ -38,7 +40,7 @@ class Preset:
     @property
     def ways(self) -> dict[str, str]:
         """How devices train and bytes travel, as a job and a simulation call it."""
-        return {"method": self.method, "recipe": self.recipe, "downlink": self.downlink}
+        return {"method": self.method, "recipe": self.recipe, "downlink": self.downlink, "rates": self.rates}
 
     @property
     def job(self) -> dict[str, Any]:
@@ -56,6 +58,11 @@ PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
             "one model for every width; asks for an architecture with codes=nested", "best", precisions=_MANY
         ),
         "oqfl": Preset("learned steps, weights and activations of four bits", "oqfl", precisions=(Precision(4, 4),)),
+        "fedaq": Preset(
+            "bits both ways under a budget of joules on the air, a tenth a round; --rates fedaq:J for another",
+            downlink="uniform:8",
+            rates="fedaq:0.1",
+        ),
         "fedzip": Preset("a fifth of the values in three clusters", recipe="fedzip:z=0.2,k=3"),
         "fedzip-best": Preset(
             "a few values in a thousand as signs, both ways with error feedback; twice the rounds",

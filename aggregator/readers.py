@@ -7,10 +7,14 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from aggregator import ledger
 from aggregator.store import Device, Export, Model, RefusalCount, Round, Task, Update
 from aggregator.views import (
     DeviceDetail,
     DeviceView,
+    EnergyEntry,
+    EnergyTotal,
+    EnergyView,
     ExportView,
     Live,
     ModelView,
@@ -79,7 +83,17 @@ def round_detail(session: Session, number: int) -> RoundDetail | None:
         return None
     tasks = session.scalars(select(Task).where(Task.round == number).order_by(Task.device))
     offers = [TaskView.model_validate(task, from_attributes=True) for task in tasks]
-    return RoundDetail(**_round(session, row), offers=offers)
+    return RoundDetail(**_round(session, row), offers=offers, rates=row.coding.get("reason", ""))
+
+
+def energy_view(session: Session, number: int | None, device: str | None) -> EnergyView:
+    """The ledger: of a round, of a device, of both or all."""
+    rows = ledger.entries(session, round=number, device=device)
+    return EnergyView(
+        entries=[EnergyEntry.model_validate(row, from_attributes=True) for row in rows],
+        totals=[EnergyTotal.model_validate(total, from_attributes=True) for total in ledger.totals(rows)],
+        total_mj=ledger.total_mj(rows),
+    )
 
 
 def newest_round(session: Session) -> Round | None:

@@ -57,7 +57,8 @@ ACCEPTING: Final = frozenset({RoundState.OFFERED, RoundState.COLLECTING, RoundSt
 """States in which a round takes updates."""
 
 PAUSED: Final = "paused"
-"""The fact that holds back new rounds."""
+"""The fact that holds back new rounds; its value says why."""
+BY_HAND: Final = b"1"
 
 
 class IllegalMove(Exception):

@@ -15,7 +15,7 @@ from aggregator import handlers, readers, views
 from aggregator.blobs import BlobError
 from aggregator.desk import Desk
 from aggregator.problems import documented
-from aggregator.rounds import PAUSED
+from aggregator.rounds import BY_HAND, PAUSED
 from aggregator.store import Fact
 
 T = TypeVar("T")
@@ -159,6 +159,7 @@ def status(desk: TheDesk, request: Request) -> views.StatusView:
         state=row.state if row else "",
         rounds_planned=room.job.last_round or 0,
         paused=paused is not None,
+        paused_because=paused.value.decode() if paused is not None and paused.value != BY_HAND else "",
         model_version=version,
         devices=len(live),
         online=sum(device.status == "online" for device in live),
@@ -210,6 +211,17 @@ def update(desk: TheDesk, task: str) -> views.UpdateView:
     """One judged update."""
     with desk.room.store.reading() as session:
         return _found(readers.update_view(session, task), f"update {task!r}")
+
+
+@reading.get("/energy")
+def energy(
+    desk: TheDesk,
+    number: Annotated[int | None, Query(alias="round", ge=0, le=ROUND_LIMIT)] = None,
+    device: Annotated[str | None, Query(pattern=views.DEVICE)] = None,
+) -> views.EnergyView:
+    """The ledger of joules, of one round, of one device, or all."""
+    with desk.room.store.reading() as session:
+        return readers.energy_view(session, number, device)
 
 
 @reading.get("/models")

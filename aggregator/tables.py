@@ -17,7 +17,8 @@ def status(answer: Json) -> RenderableType:
     """The fleet in a line, its devices below."""
     planned = f" of {answer['rounds_planned']}" if answer["rounds_planned"] else ""
     where = f"round {answer['round']}{planned}, {answer['state']}" if answer["round"] else "before the first round"
-    held = ", paused" if answer["paused"] else ""
+    why = f": {escape(answer['paused_because'])}" if answer["paused_because"] else ""
+    held = f", paused{why}" if answer["paused"] else ""
     table = _table("device", "status", "doing", "progress", "precision")
     for device in answer["live"]:
         progress = f"{device['progress']:.0%}" if device["task"] else ""
@@ -56,6 +57,24 @@ def rounds(answer: list[Json]) -> RenderableType:
         up = size(row["update_bytes"])
         table.add_row(str(row["number"]), row["state"], str(row["base_version"]), tasks, up, saved, escape(row["note"]))
     return table
+
+
+def energy(answer: Json) -> RenderableType:
+    """A line for each round and device, a column for each purpose, and the sums; modelled figures with a tilde."""
+    purposes = ("training", "inference", "idle", "up", "down")
+    table = _table("round", "device", *(f"{purpose}, mJ" for purpose in purposes))
+    cells: dict[tuple[int, str], dict[str, list[str]]] = {}
+    for entry in answer["entries"]:
+        of = cells.setdefault((entry["round"], entry["device"]), {})
+        of.setdefault(entry["purpose"], []).append(_energy(entry))
+    for (number, device), of in cells.items():
+        table.add_row(str(number), device, *(" + ".join(of.get(purpose, [])) for purpose in purposes))
+    sums = ", ".join(f"{total['purpose']} {_energy(total)} ({total['source']})" for total in answer["totals"])
+    return Group(table, f"{answer['total_mj']:.6g} mJ in all: {sums or 'nothing yet'}; ~ is modelled")
+
+
+def _energy(entry: Json) -> str:
+    return f"{'~' if entry['source'] == 'modelled' else ''}{entry['energy_mj']:.4g}"
 
 
 def models(answer: list[Json]) -> RenderableType:

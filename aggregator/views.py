@@ -86,6 +86,33 @@ class RoundDetail(RoundView):
     """One round with its offers."""
 
     offers: list[TaskView]
+    rates: str = Field(description="why it is coded as it is, where that was decided for the round; else empty")
+
+
+class EnergyEntry(BaseModel):
+    """What a round cost one device for one purpose."""
+
+    round: int
+    device: str
+    purpose: str = Field(description="up, down, training, inference or idle")
+    source: str = Field(description="measured or modelled")
+    energy_mj: float
+
+
+class EnergyTotal(BaseModel):
+    """Entries of one purpose and source, added up."""
+
+    purpose: str
+    source: str
+    energy_mj: float
+
+
+class EnergyView(BaseModel):
+    """The ledger, or a part of it."""
+
+    entries: list[EnergyEntry]
+    totals: list[EnergyTotal]
+    total_mj: float = Field(description="of all entries, measured and modelled")
 
 
 class UpdateView(BaseModel):
@@ -148,6 +175,7 @@ class StatusView(BaseModel):
     state: str = Field(description="of that round; empty before the first")
     rounds_planned: int = Field(description="0 for ever")
     paused: bool
+    paused_because: str = Field(description="empty where an operator paused it")
     model_version: int
     devices: int
     online: int

@@ -24,8 +24,9 @@ from edge.measure.run import measure as measure_all
 from edge.measure.run import steps_of
 from edge.measure.subject import MeasureError, Subject
 from edge.measure.training_step import TrainingStep
+from edge.meter_commands import Meter as MeterOption
 from edge.meters.base import Meter
-from edge.meters.modelled import ModelledMeter
+from edge.meters.choose import open_meter
 from edge.runtime import NoModel, Runtime
 from protocol.precision import Precision
 
@@ -72,6 +73,7 @@ def measure(
     believe: Annotated[
         bool, typer.Option("--believe", help="Trust figures although they contradict this device's history.")
     ] = False,
+    meter: MeterOption = None,
     config: Annotated[
         Path | None, typer.Option("--config", envvar="BITFLEET_EDGE_CONFIG", help="TOML file with settings.")
     ] = None,
@@ -100,12 +102,15 @@ def measure(
         return
     _check_targets(json_file, plot)
     plan = _plan(seconds, windows, threads, quick=quick)
-    state_dir = read_config(config, {"state_dir": state}).state_dir
+    settings = read_config(config, {"state_dir": state, "meter": meter})
+    state_dir = settings.state_dir
     sizes = _batches("batch", batch), _batches("train-batch", train_batch)
     asked = _Asked(models or (), sizes[0], _precisions(precision), train, sizes[1], threads)
     subjects = _subjects(asked, state_dir)
-    with _meter() as meter:
-        document = _measured(subjects, meter, plan)
+    with open_meter(settings.meter) as opened:
+        for note in opened.notes:
+            console.print(f"[yellow]{escape(note)}; energy is {opened.meter.description.source}[/]")
+        document = _measured(subjects, opened.meter, plan)
     _show(console, document)  # before anything that may fail: minutes went into it
     if json_file is not None:
         write_document(json_file, document)
@@ -115,11 +120,6 @@ def measure(
         _told(console, remember(state_dir, entries_of(document), believe=believe))
     if not document.complete:
         raise typer.Exit(130)
-
-
-def _meter() -> Meter:
-    """The one place that says what energy is measured with."""
-    return ModelledMeter()
 
 
 def _check_targets(json_file: Path | None, plot: Path | None) -> None:

@@ -56,7 +56,6 @@ class Best:
         return self._steps(seen) if self.coder else self._rotated(seen)
 
     def _steps(self, seen: Seen) -> Rates:
-        feedback = "ef+" if seen.devices >= RETURNING * seen.fleet else ""
         if not seen.updates:
             return Rates((FIRST_UP,) * seen.devices, self._down(_first_down(seen)), "steps follow the first updates")
         if seen.last is None or not seen.last.up_step:
@@ -66,7 +65,7 @@ class Best:
             factor = self._factor(seen)
             up = seen.last.up_step * factor
             reason = f"steps {factor:.2f} times those before: {self._left(seen)}"
-        recipe = step_recipe(up, self.coder, feedback)
+        recipe = step_recipe(up, self.coder, _feedback(seen))
         return Rates((recipe,) * seen.devices, self._down(up / _ratio(seen)), reason, up)
 
     def _factor(self, seen: Seen) -> float:
@@ -90,7 +89,12 @@ class Best:
         able = [pair for pair in pairs if _cost_j(seen, *pair) <= share_j] or [(min(EDEN_ERRORS), min(EDEN_ERRORS))]
         up, down = min(able, key=lambda pair: EDEN_ERRORS[pair[0]] / seen.devices + MOVED * EDEN_ERRORS[pair[1]])
         reason = f"{up:g} bits up and {down:g} down: {share_j:.3g} J for this round"
-        return Rates((f"eden:{up:g}",) * seen.devices, f"delta:eden:{down:g}", reason)
+        return Rates((f"{_feedback(seen)}eden:{up:g}",) * seen.devices, f"delta:eden:{down:g}", reason)
+
+
+def _feedback(seen: Seen) -> str:
+    """What is left out is only worth keeping where a device comes back before the model has turned away from it."""
+    return "ef+" if seen.devices >= RETURNING * seen.fleet else ""
 
 
 def _ratio(seen: Seen) -> float:

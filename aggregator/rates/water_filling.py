@@ -86,9 +86,11 @@ def whole_bits(terms: Sequence[Term], budget: float, low: int = LOWEST, high: in
         return [low] * len(terms)
     widths_W = np.arange(low, high + 1)
     noise_TW = np.array([[term.noise(float(width)) for width in widths_W] for term in terms])
+    # HiGHS has absolute tolerances too: in units of about what there will be in the end, they are small enough.
+    unit = sum(term.noise(width) for term, width in zip(terms, real_bits(terms, budget, low, high), strict=True))
     one_each = np.kron(np.eye(len(terms)), np.ones(len(widths_W)))
     solved = milp(
-        noise_TW.ravel() / noise_TW[:, 0].sum(),
+        noise_TW.ravel() / unit,
         integrality=np.ones(noise_TW.size),
         bounds=(0, 1),
         constraints=[

@@ -157,7 +157,7 @@ def simulate(
         "recipe": recipe or chosen.get("recipe"),
         "vote": vote,
         "downlink": downlink or chosen.get("downlink"),
-        "rates": rates,
+        "rates": rates or chosen.get("rates"),
         "evaluate": tuple(evaluate.split(",")) if evaluate else None,
         "last": last,
         "judged": judged,

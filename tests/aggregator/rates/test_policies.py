@@ -134,7 +134,7 @@ def test_dadaquant_gives_more_levels_to_whoever_has_more_pictures_and_errs_alike
 
 def test_best_rotates_within_its_share_of_the_budget_where_there_is_no_coder():
     rates = policy("best:0.1", "fp32", "fp32").rates(_seen(5))
-    assert rates.up[0].startswith("eden:")
+    assert rates.up[0].startswith("ef+eden:")
     assert rates.down.startswith("delta:eden:")
 
 
