@@ -5,6 +5,7 @@
     adaquantfl:2        2 levels at first, more as the loss falls
     dadaquant:1         1 level at first, twice as many whenever the loss stops falling; by share of pictures
     fedaq:0.1           bits both ways, for 0.1 joules a round in the mean
+    fedaq-layers:0.1    the same with bits of its own for each layer
     best:0.1            steps and feedback both ways, likewise
 
 `+rc` after any but the first codes without loss what is left to code; without it `best` rotates instead.
@@ -19,12 +20,13 @@ from aggregator.rates.base import Policy
 from aggregator.rates.best import Best
 from aggregator.rates.dadaquant import FIRST_LEVELS, DAdaQuant
 from aggregator.rates.fedaq import FedAq
+from aggregator.rates.fedaq_layers import FedAqLayers
 from aggregator.rates.feddq import RESOLUTION, FedDq
 from aggregator.rates.fixed import Fixed
 from protocol.errors import Unsupported
 
 FIXED: Final = "fixed"
-_FORM: Final = re.compile(r"(?P<name>[a-z]+)(:(?P<number>\d*\.?\d+(e-?\d+)?))?(?P<coder>\+rc)?")
+_FORM: Final = re.compile(r"(?P<name>[a-z-]+)(:(?P<number>\d*\.?\d+(e-?\d+)?))?(?P<coder>\+rc)?")
 _MAX_LEVELS: Final = 255
 
 
@@ -47,8 +49,9 @@ def policy(spec: str, recipe: str, downlink: str) -> Policy:
         made = Fixed(recipe, downlink)
     if made is None:
         raise Unsupported(
-            f"rates {spec[:48]!r}: expected fixed, feddq:STEP, adaquantfl:LEVELS, dadaquant:LEVELS, fedaq:JOULES or"
-            " best:JOULES, the last five with +rc if need be; steps up to 10, levels 1 to 255, joules above 0"
+            f"rates {spec[:48]!r}: expected fixed, feddq:STEP, adaquantfl:LEVELS, dadaquant:LEVELS,"
+            " fedaq:JOULES, fedaq-layers:JOULES or best:JOULES, all but the first with +rc if need be; steps up to 10,"
+            " levels 1 to 255, joules above 0"
         )
     return made
 
@@ -72,6 +75,10 @@ def _fedaq(number: float | None, coder: str, _: str) -> Policy | None:
     return FedAq(number, coder) if number else None
 
 
+def _fedaq_layers(number: float | None, coder: str, _: str) -> Policy | None:
+    return FedAqLayers(number, coder) if number else None
+
+
 def _best(number: float | None, coder: str, _: str) -> Policy | None:
     return Best(number, coder) if number else None
 
@@ -81,5 +88,6 @@ _MAKERS: Final[dict[str, Callable[[float | None, str, str], Policy | None]]] = {
     "adaquantfl": _adaquantfl,
     "dadaquant": _dadaquant,
     "fedaq": _fedaq,
+    "fedaq-layers": _fedaq_layers,
     "best": _best,
 }

@@ -13,11 +13,26 @@ from aggregator.rates import policy
 from aggregator.rates.adaquantfl import bits_of
 from aggregator.rates.base import BudgetError, Prices, Seen, Spread, Spreads
 from aggregator.rates.dadaquant import by_share, doubled
-from aggregator.rates.fedaq import expected
+from aggregator.rates.fedaq import DOWN_COUNTS, expected
+from aggregator.rates.fedaq_layers import HEAD_BYTES
+from aggregator.rates.fedaq_layers import bits_of as bits_of_reach
 from protocol.codec.recipe import Recipe
 from protocol.errors import Unsupported
 
-SPECS = ("fixed", "feddq:0.01", "adaquantfl:2", "dadaquant", "fedaq:0.2", "best:0.2", "best:0.2+rc", "fedaq:0.2+rc")
+SPECS = (
+    *("fixed", "feddq:0.01", "adaquantfl:2", "dadaquant", "fedaq:0.2", "fedaq-layers:0.2", "best:0.2"),
+    *("best:0.2+rc", "fedaq:0.2+rc"),
+)
+    "fixed",
+    "feddq:0.01",
+    "adaquantfl:2",
+    "dadaquant",
+    "fedaq:0.2",
+    "best:0.2",
+    "best:0.2+rc",
+    "fedaq:0.2+rc",
+    "fedaq-layers:0.2",
+)
 PRICES = Prices(2e-6, 3e-6, 2e-6, 2.5e-6)
 SIDE = (600, 2000)
 
@@ -112,6 +127,28 @@ def test_a_trend_is_a_power_of_the_round():
     history = [3.0 * number**-0.5 for number in range(1, 9)]
     assert expected(history, 4) == pytest.approx(3.0 * 12**-0.5)
     assert expected([2.0, 1.0], 5) == 1.0
+
+
+def test_layers_have_one_step_a_direction_and_bits_that_fit_the_budget():
+    seen = _seen(6, spent_j=5 * 0.2)
+    rates = policy("fedaq-layers:0.2", "fp32", "fp32").rates(seen)
+    up, down = Recipe.parse(rates.up[0]).rate, Recipe.parse(rates.down).rate
+    assert up / down == pytest.approx(math.sqrt(10 * DOWN_COUNTS), rel=1e-3)
+    planned_j = sum(
+        price * (side + sum(HEAD_BYTES + spread.size * bits_of_reach(spread.reach, step) / 8 for spread in spreads))
+        for price, side, spreads, step in (
+            (PRICES.up_j_per_byte, SIDE[0], seen.updates[-1], up),
+            (PRICES.down_j_per_byte, SIDE[1], seen.weights[-1], down),
+        )
+    )
+    assert 0.1 < planned_j < 0.3
+    finer = policy("fedaq-layers:0.3", "fp32", "fp32").rates(seen)
+    assert Recipe.parse(finer.down).rate < down
+
+
+def test_layers_within_no_budget_name_what_no_code_at_all_takes():
+    with pytest.raises(BudgetError, match=r"expected above 0\.0\d+"):
+        policy("fedaq-layers:0.001", "fp32", "fp32").rates(_seen(1))
 
 
 def test_adaquantfl_takes_more_levels_as_the_loss_falls():
