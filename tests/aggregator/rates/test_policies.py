@@ -23,16 +23,6 @@ SPECS = (
     *("fixed", "feddq:0.01", "adaquantfl:2", "dadaquant", "fedaq:0.2", "fedaq-layers:0.2", "best:0.2"),
     *("best:0.2+rc", "fedaq:0.2+rc"),
 )
-    "fixed",
-    "feddq:0.01",
-    "adaquantfl:2",
-    "dadaquant",
-    "fedaq:0.2",
-    "best:0.2",
-    "best:0.2+rc",
-    "fedaq:0.2+rc",
-    "fedaq-layers:0.2",
-)
 PRICES = Prices(2e-6, 3e-6, 2e-6, 2.5e-6)
 SIDE = (600, 2000)
 
