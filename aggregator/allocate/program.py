@@ -25,10 +25,11 @@ from time import monotonic
 from typing import Any, Final
 
 import numpy as np
-from scipy.optimize import LinearConstraint, linprog, milp
+from scipy.optimize import LinearConstraint, linprog
 from scipy.sparse import csr_array
 
 from aggregator.allocate.choices import Bool, Float64, Groups, Infeasible, Int64, Table
+from aggregator.solver import milp
 
 TIME_LIMIT_S: Final = 10.0
 """Devices wait for the round meanwhile. What has been found by then is used, with the distance from the bound."""

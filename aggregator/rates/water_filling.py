@@ -20,7 +20,9 @@ from math import log, log2
 from typing import Final
 
 import numpy as np
-from scipy.optimize import LinearConstraint, milp
+from scipy.optimize import LinearConstraint
+
+from aggregator.solver import milp
 
 LOWEST: Final = 1
 HIGHEST: Final = 8
