@@ -222,7 +222,7 @@ def _compare(console: Console, first: Path, second: Path, json_file: Path | None
         write_atomic(json_file, json.dumps(plain, indent=1, ensure_ascii=False).encode() + b"\n", mode=0o644)
     console.print(comparison_table(comparisons))
     for difference in differences:
-        console.print(f"[yellow]the runs differ in[/] {escape(difference)}", soft_wrap=True)
+        console.print(f"[yellow]note:[/] {escape(difference)}", soft_wrap=True)
 
 
 def _batches(option: str, text: str) -> tuple[int, ...]:
