@@ -27,15 +27,13 @@ from reproduce.results import Cell, Results
 from reproduce.run import TIERS, TITLES, Run
 from reproduce.study import Fact, Study
 from reproduce.tables import NONE, Table
+from reproduce.targets import FLOAT, POINTS, round_at, target
 
 TIER: Final = "f1"
-FLOAT: Final = "fp32"
 FIXED: Final = "fixed 8/8"
 FEDAQ: Final = "FedAQ"
 BEST: Final = "best"
 CODER: Final = "+rc"
-TARGET: Final = 1.0
-"""Points below FedAvg at fp32 that count as having got there."""
 
 TAU_UP: Final = at_most(-0.6)
 TAU_DOWN: Final = at_least(0.6)
@@ -162,7 +160,7 @@ class Energy:
             spent, usual = (_mj_to(outcomes[seed], targets[seed]) for outcomes in (ours, theirs))
             if usual is not None:
                 values.append(float("inf") if spent is None else spent / usual)
-        note = f"energy on the air, modelled, to fp32 − {TARGET:g}: {self.label} over {self.against}"
+        note = f"energy on the air, modelled, to fp32 − {POINTS:g}: {self.label} over {self.against}"
         return made(self.name, fmean(values), "ratio", self.bound, values, note) if values else None
 
 
@@ -231,12 +229,12 @@ _HEADER: Final = (
     "bpp down",
     "mJ a round up",
     "mJ a round down",
-    f"rounds to −{TARGET:g}",
-    f"mJ to −{TARGET:g}",
+    f"rounds to −{POINTS:g}",
+    f"mJ to −{POINTS:g}",
     "seeds",
 )
 _NOTE: Final = (
-    f"Energy on the air, modelled; −{TARGET:g}: first within {TARGET:g} point of what FedAvg at fp32 comes to. Means"
+    f"Energy on the air, modelled; −{POINTS:g}: first within {POINTS:g} point of what FedAvg at fp32 comes to. Means"
     " over seeds."
 )
 
@@ -245,10 +243,10 @@ def _row(results: Results, label: str) -> Iterator[list[str]]:
     outcomes, targets = _outcomes(results, label), _targets(results)
     if not outcomes:
         return
-    reached = [_round_at(outcome, targets[seed]) for seed, outcome in outcomes.items() if seed in targets]
+    reached = [round_at(outcome, targets[seed]) for seed, outcome in outcomes.items() if seed in targets]
     spent = [_mj_to(outcome, targets[seed]) for seed, outcome in outcomes.items() if seed in targets]
     gaps = [
-        100 * (outcome.mean(FLOAT) - targets[seed]) - TARGET for seed, outcome in outcomes.items() if seed in targets
+        100 * (outcome.mean(FLOAT) - targets[seed]) - POINTS for seed, outcome in outcomes.items() if seed in targets
     ]
     every = list(outcomes.values())
     yield [
@@ -295,17 +293,11 @@ def _curve(results: Results, label: str) -> list[tuple[float, float]]:
 
 def _targets(results: Results) -> dict[int, float]:
     """What every seed's runs have to reach."""
-    return {seed: outcome.mean(FLOAT) - TARGET / 100 for seed, outcome in _outcomes(results, FLOAT).items()}
+    return {seed: target(outcome) for seed, outcome in _outcomes(results, FLOAT).items()}
 
 
-def _round_at(outcome: Outcome, target: float) -> int | None:
-    """The first judged round that reaches an accuracy."""
-    first = outcome.setup.rounds - outcome.setup.judged_rounds + 1
-    return next((first + place for place, value in enumerate(outcome.accuracy[FLOAT]) if value >= target), None)
-
-
-def _mj_to(outcome: Outcome, target: float) -> float | None:
-    number = _round_at(outcome, target)
+def _mj_to(outcome: Outcome, accuracy: float) -> float | None:
+    number = round_at(outcome, accuracy)
     return None if number is None else float(_mj(outcome)[:number].sum())
 
 

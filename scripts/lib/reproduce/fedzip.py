@@ -26,20 +26,18 @@ from reproduce.results import Cell, Results
 from reproduce.run import TIERS, TITLES, Run
 from reproduce.study import Study
 from reproduce.tables import NONE, Table
+from reproduce.targets import FLOAT, POINTS, round_at, target
 
-FLOAT: Final = "fp32"
 FAITHFUL: Final = "fedzip"
 BEST: Final = "best"
 STRETCH: Final = "stretch"
 HALF: Final = "half"
 
-TARGET: Final = 1.0
-"""Points below FedAvg that count as having got there."""
 RATIO: Final = at_least(1085.0)
 RATIO_TO_TARGET: Final = at_least(540.0)
 RATIO_STRETCH: Final = at_least(2000.0)
 RATIO_F1: Final = at_least(300.0)
-GAP: Final = at_least(-TARGET)
+GAP: Final = at_least(-POINTS)
 GAP_STRETCH: Final = at_least(-2.0)
 GAP_F1: Final = at_least(-1.5)
 SAVED_UP: Final = at_least(99.0)
@@ -198,7 +196,7 @@ class Ratio:
 
 @dataclass(frozen=True)
 class ToTarget:
-    """Bytes until FedAvg is first within `TARGET` points of its own result, over those until a run is."""
+    """Bytes until FedAvg is first within `POINTS` points of its own result, over those until a run is."""
 
     name: str
     tier: str
@@ -209,7 +207,7 @@ class ToTarget:
         """Mean over seeds; 0 for one that never gets there."""
         values = []
         for ours, theirs in _pairs(results, self.tier, self.label):
-            needed, usual = (_bytes_until(outcome, _target(theirs)) for outcome in (ours, theirs))
+            needed, usual = (_bytes_until(outcome, target(theirs)) for outcome in (ours, theirs))
             values.append(usual / needed if needed and usual else 0.0)
         note = "uplink bytes to the target"
         return made(self.name, fmean(values), "ratio", self.bound, values, note) if values else None
@@ -259,7 +257,7 @@ def _row(results: Results, tier: str, label: str) -> Iterator[list[str]]:
     both = sorted(values.keys() & against.keys())
     some = next(iter(outcomes.values()))
     up, down = (fmean(_bpp(outcome, way) for outcome in outcomes.values()) for way in ("up", "down"))
-    reached = [_round_at(ours, _target(theirs)) for ours, theirs in _pairs(results, tier, label)]
+    reached = [round_at(ours, target(theirs)) for ours, theirs in _pairs(results, tier, label)]
     yield [
         label,
         some.setup.recipe,
@@ -331,23 +329,12 @@ def _pairs(results: Results, tier: str, label: str, against: str = FLOAT) -> lis
     return [(ours[seed], theirs[seed]) for seed in sorted(ours.keys() & theirs.keys())]
 
 
-def _target(plain: Outcome) -> float:
-    """The accuracy that counts as having got where FedAvg gets."""
-    return plain.mean(FLOAT) - TARGET / 100
-
-
 def _bpp(outcome: Outcome, way: str) -> float:
     return bits_per_parameter(outcome.setup, outcome.up_bytes if way == "up" else outcome.down_bytes)
 
 
-def _round_at(outcome: Outcome, target: float) -> int | None:
-    """The first judged round that reaches an accuracy."""
-    first = outcome.setup.rounds - outcome.setup.judged_rounds + 1
-    return next((first + place for place, value in enumerate(outcome.accuracy[FLOAT]) if value >= target), None)
-
-
-def _bytes_until(outcome: Outcome, target: float) -> int:
-    number = _round_at(outcome, target)
+def _bytes_until(outcome: Outcome, accuracy: float) -> int:
+    number = round_at(outcome, accuracy)
     return 0 if number is None else sum(outcome.up_bytes[:number])
 
 
