@@ -45,8 +45,8 @@ BEST_OF_RIVAL: Final = at_most(1.0)
 BEST_GAP: Final = at_least(-0.5)
 DOWN_BPP: Final = at_most(3.0)
 
-FEDAQ_J: Final = 0.125
-"""A round. Of 0.105, 0.125 and 0.15 it takes least to the target; with 0.105 it never gets there."""
+FEDAQ_J: Final = 0.15
+"""A round. In trials with seed 0, 0.1 never came near the target."""
 BEST_J: Final = 0.045
 BEST_CODED_J: Final = 0.03
 _FLOAT_BITS: Final = {"fp32": 32.0, "half": 16.0}
