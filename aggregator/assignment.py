@@ -16,9 +16,12 @@ from aggregator.allocate.rules import FLEET_ENERGY, FLEET_UPLINK, Decision
 from aggregator.allocate.trial import trial
 from aggregator.allocate.ways import Way
 from aggregator.ledger import CHANNEL
+from aggregator.planning import offer_of
 from aggregator.room import Room
-from aggregator.store import Device, Export
+from aggregator.store import Device, Export, Task, Update
 from protocol.codec.recipe import Recipe
+from protocol.energy import TRAINING_PASSES
+from protocol.messages import EnergySource
 from protocol.precision import Precision
 
 RATED_VERSIONS: Final = 3
@@ -63,7 +66,7 @@ def _chosen(
 ) -> Choices:
     offered = {row.id: _offered(room, row, trained, over=over) for row in rows}
     able = [row for row in rows if devices.runnable(row, offered[row.id])]
-    members = [_member(room, row, devices.runnable(row, offered[row.id])) for row in able]
+    members = [_member(session, room, row, devices.runnable(row, offered[row.id])) for row in able]
     common = _common(session, room, [*rows, *others], others)
     decided = dict(zip([row.id for row in able], room.policy.choose(common, members), strict=True))
     return {
@@ -109,7 +112,7 @@ def _rated(session: Session) -> dict[str, list[float]]:
     return rated
 
 
-def _member(room: Room, row: Device, precisions: Sequence[Precision]) -> Member:
+def _member(session: Session, room: Room, row: Device, precisions: Sequence[Precision]) -> Member:
     costs = devices.costs(row)
     believed = believe(costs, row.decision.get("history_mj", {}))
     return Member(
@@ -120,10 +123,23 @@ def _member(room: Room, row: Device, precisions: Sequence[Precision]) -> Member:
         costs=believed.energy_mj,
         latency_ms=latencies(costs),
         samples=_samples(row),
+        training_mj=_training_mj(session, row) if room.job.rounds_per_day else None,
         ways=_ways(room, row),
         previous=_previous(row),
         doubts=believed.doubts,
     )
+
+
+def _training_mj(session: Session, row: Device) -> float | None:
+    """What the device last measured its training to take, for a picture once; None if it never did."""
+    measured = select(Update, Task).join(Task, Task.id == Update.task).where(Update.device == row.id)
+    measured = measured.where(Update.energy_source == EnergySource.MEASURED.value, Update.accepted, Update.samples > 0)
+    newest = session.execute(measured.order_by(Update.received_at.desc()).limit(1)).first()
+    if newest is None:
+        return None
+    update, task = newest
+    passes = offer_of(task).epochs + 1 / TRAINING_PASSES  # and once more forward, for the moments
+    return float(update.energy_mj / (update.samples * passes))
 
 
 def _samples(row: Device) -> int:

@@ -53,6 +53,7 @@ class Member:
         costs: measured and believed, by precision.
         latency_ms: measured, by precision.
         samples: its pictures, 0 where it does not train.
+        training_mj: what it measured training on one picture once to take, None for what is modelled.
         ways: how it may take part, the usual first; at least one.
         previous: the last decision.
         doubts: measurements that are not believed, in words.
@@ -65,6 +66,7 @@ class Member:
     costs: Mapping[str, float] = field(default_factory=dict)
     latency_ms: Mapping[str, float] = field(default_factory=dict)
     samples: int = 0
+    training_mj: float | None = None
     ways: tuple[Way, ...] = (Way("", 0),)
     previous: Previous | None = None
     doubts: tuple[str, ...] = ()
@@ -152,7 +154,8 @@ def _option(common: Common, member: Member, precision: Precision, way: Way) -> O
     measured_mj = member.costs.get(name)
     energy_mj = common.modelled_mj[name] if measured_mj is None else measured_mj
     rounds = common.rounds_per_day if member.samples else 0.0
-    training_mj = common.training_mj * member.samples * way.epochs
+    once_mj = common.training_mj if member.training_mj is None else member.training_mj
+    training_mj = once_mj * member.samples * way.epochs
     return Option(
         precision=precision,
         way=way,

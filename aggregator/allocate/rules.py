@@ -16,6 +16,7 @@ from aggregator.allocate.choices import Choice, Infeasible
 from aggregator.allocate.limits import nearest
 from aggregator.allocate.options import Common, Member, Option, options_of
 from aggregator.allocate.program import Solution, solve
+from protocol.messages import EnergySource
 
 FLEET_ENERGY: Final = "J/day of the fleet"
 FLEET_UPLINK: Final = "bytes of a round's updates"
@@ -190,6 +191,7 @@ def _inputs(case: _Case, option: Option, *, feasible: bool) -> dict[str, Any]:
         "epochs": option.way.epochs,
         "uses": uses(option),
         "history_mj": dict(member.costs),
+        "training_source": (EnergySource.MODELLED if member.training_mj is None else EnergySource.MEASURED).value,
         "doubts": list(member.doubts),
         "needs": [_need(member, each) for each in same_way],
         "ways": [_way(each) for each in case.options if each.precision == option.precision],

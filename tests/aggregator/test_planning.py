@@ -177,6 +177,21 @@ def test_recipes_and_epochs_are_told_each_device_and_merge_in_one_round(open_fle
     assert fleet.states() == STRAIGHT
 
 
+def test_training_counts_with_what_the_device_last_measured(open_fleet: Opener) -> None:
+    job = replace(JOB, rounds=2, epochs=2, rounds_per_day=10.0)
+    fleet = open_fleet(job)
+    (a,) = fleet.connected("a")
+    fleet.run()
+    before = fleet.device("a").decision
+    offer = a.offer()
+    a.upload(offer, a.train(offer), energy_mj=7000.0, energy_source=EnergySource.MEASURED)
+    fleet.run()
+    after = fleet.device("a").decision
+    assert (before["training_source"], after["training_source"]) == ("modelled", "measured")
+    # 7 J were two epochs and a forward pass, a third of one, over 100 pictures; ten rounds a day of two epochs each
+    assert after["ways"][0]["training_j"] == pytest.approx(10 * 2 * 7.0 / (2 + 1 / 3))
+
+
 def test_without_choices_every_device_does_what_the_job_says(open_fleet: Opener) -> None:
     fleet = open_fleet()
     (a,) = fleet.connected("a")
