@@ -13,6 +13,7 @@ from rich.table import Table
 
 from export.bundle import MODEL_FILE, export_model, read_bundle, write_bundle
 from export.check import check as check_model
+from export.compare_command import compare_models
 from export.console import JsonOption, PicturesOption, WeightsOption, about, show
 from export.describe import Description, describe, identify
 from export.errors import ExportError
@@ -168,6 +169,7 @@ def inspect(
 
 app.command()(nested)
 app.command("slice")(cut)
+app.command("compare")(compare_models)
 
 
 def _layer_table(description: Description) -> Table:

@@ -259,3 +259,23 @@ def several(network: Architecture, make_tensors: MakeTensors) -> Tensors:
         spec.name: (narrow if spec.profile == "W2A2" else wide)[spec.plain_name]
         for spec in network.tensors(W8A8, Precision(2, 2))
     }
+
+
+def test_two_exports_are_compared_for_a_person_and_for_a_script(
+    run: Run, weights: Write, npz: Path, tmp_path: Path
+) -> None:
+    files = [tmp_path / f"{name}.onnx" for name in ("w8", "w4")]
+    for file, precision in zip(files, ("W8A8", "W4A8"), strict=True):
+        assert run("model", "--weights", weights(), "--precision", precision, "--out", file)[0] == 0
+    code, text, _ = run("compare", *files, "--pictures", npz, "--json")
+    found = json.loads(text)
+    assert code == 0
+    assert found["pictures_shown"] == 30
+    assert found["agreement"] == pytest.approx(1 - len(found["flips"]) / 30)
+    code, text, _ = run("compare", *files, "--pictures", npz)
+    assert code == 0
+    assert "agreement" in text
+    assert "as fast" in text
+    code, _, err = run("compare", files[0], tmp_path / "none.onnx")
+    assert code == 1
+    assert err.count("\n") == 1
