@@ -29,7 +29,7 @@ from export.pictures import synthetic
 from export.weights import load_weights
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ["serve", "token", "status", "devices", "rounds", "models", "explain"]
+COMMANDS = ["serve", "token", "status", "devices", "rounds", "energy", "models", "explain"]
 COMMANDS += ["mixed", "budget", "revoke", "pause", "resume", "abort"]
 
 
@@ -101,6 +101,16 @@ def test_rounds_are_listed_with_what_was_saved(state: Path) -> None:
     assert "2 accepted" in said(state, "rounds")
     (row,) = told(state, "rounds")
     assert row["update_fp32_bytes"] > 20 * row["update_bytes"]
+
+
+def test_where_the_joules_went_is_told_by_device_and_purpose(state: Path) -> None:
+    text = said(state, "energy", "--round", "1")
+    assert "training, mJ" in text
+    assert "mJ in all" in text
+    assert "~2" in text, "what devices only modelled"
+    ledger = told(state, "energy", "--device", "pi-1")
+    assert {entry["device"] for entry in ledger["entries"]} == {"pi-1"}
+    assert ledger["total_mj"] > 0
 
 
 def test_the_newest_models_can_be_fetched(state: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from aggregator.config import load
 from aggregator.coordinator import Busy
 from aggregator.desk import Desk
 from aggregator.service import broker_address
+from aggregator.store import Fact
 from protocol.messages import Offer
 from protocol.signing import SigningKey
 
@@ -161,6 +162,29 @@ def test_the_status_says_where_the_fleet_stands(client_of: Opener, trained: Flee
     assert status["server_key"] == SERVER_KEY.public.raw.hex()
     assert status["broker"] == "mqtt://127.0.0.1:1883"
     assert [device["id"] for device in status["live"]] == ["pi-1", "pi-2", "pi-3"]
+
+
+def test_the_ledger_is_shown_whole_by_round_and_by_device(client_of: Opener, trained: Fleet) -> None:
+    client = client_of(trained)
+    ledger = client.get("/api/v1/energy").json()
+    devices = ("pi-1", "pi-2", "pi-3")
+    parts = [client.get("/api/v1/energy", params={"device": name}).json() for name in devices]
+    assert ledger["total_mj"] == pytest.approx(sum(entry["energy_mj"] for entry in ledger["entries"]), rel=1e-9)
+    assert ledger["total_mj"] == pytest.approx(sum(part["total_mj"] for part in parts), rel=1e-9)
+    assert ledger["total_mj"] == pytest.approx(sum(total["energy_mj"] for total in ledger["totals"]), rel=1e-9)
+    assert {entry["purpose"] for entry in parts[0]["entries"]} == {"up", "down", "training"}
+    assert {entry["purpose"] for entry in parts[2]["entries"]} == {"down"}, "it declined, but heard the broadcast"
+    assert client.get("/api/v1/energy", params={"round": 1}).json() == ledger
+    assert client.get("/api/v1/energy", params={"round": 2}).json() == {"entries": [], "totals": [], "total_mj": 0.0}
+
+
+def test_a_fleet_that_paused_itself_says_why(client_of: Opener, fleet: Fleet) -> None:
+    client = client_of(fleet)
+    with fleet.room.store.transaction() as session:
+        session.merge(Fact(name=rounds.PAUSED, value="budget 0.1 J a round: …".encode()))
+    assert client.get("/api/v1/status").json()["paused_because"] == "budget 0.1 J a round: …"
+    client.post("/api/v1/rounds/pause", headers=ADMIN)
+    assert client.get("/api/v1/status").json()["paused_because"] == ""
 
 
 def test_before_the_first_round_the_status_is_empty(client_of: Opener, fleet: Fleet) -> None:
@@ -372,7 +396,7 @@ def test_every_answer_is_described_and_no_page_loads_a_cdn(client_of: Opener, fl
     assert client.get("/docs").status_code == client.get("/redoc").status_code == 404
     description = client.get("/openapi.json").json()
     operations = [operation for path in description["paths"].values() for operation in path.values()]
-    assert len({operation["operationId"] for operation in operations}) == len(operations) == 19
+    assert len({operation["operationId"] for operation in operations}) == len(operations) == 20
     for operation in operations:
         good = next(answer for status, answer in operation["responses"].items() if status.startswith("2"))
         assert "content" in good or "204" in operation["responses"]
