@@ -192,7 +192,8 @@ class WithinBudget:
 
     def figure(self, results: Results) -> Figure | None:
         """The worst of the seeds."""
-        values = [_mj(outcome).sum() / (1e3 * FEDAQ_J * outcome.setup.rounds) for outcome in _all(results, self.label)]
+        outcomes = _all(results, self.label)
+        values = [float(_mj(outcome).sum()) / (1e3 * FEDAQ_J * outcome.setup.rounds) for outcome in outcomes]
         return made(self.name, max(values), "of the budget", self.bound, values, "the worst seed") if values else None
 
 
