@@ -136,7 +136,7 @@ def _member(draw: random.Random, common: Common, name: str, ways: tuple[Way, ...
         25.0 if draw.random() < 0.4 else None,
     )
     samples = round(draw.lognormvariate(5.5, 0.6))
-    return Member(name, PRECISIONS, daily, limits, costs, latency_ms, samples, ways)
+    return Member(name, PRECISIONS, daily, limits, costs, latency_ms, samples, ways=ways)
 
 
 def _allowed(common: Common, member: Member) -> list[Option]:
