@@ -18,6 +18,7 @@ from export.console import JsonOption, PicturesOption, WeightsOption, about, sho
 from export.describe import Description, describe, identify
 from export.errors import ExportError
 from export.files import write_together
+from export.foreign.command import adopt_checkpoint
 from export.nested_commands import cut, nested
 from export.pictures import chosen
 from export.weights import load_weights
@@ -170,6 +171,7 @@ def inspect(
 app.command()(nested)
 app.command("slice")(cut)
 app.command("compare")(compare_models)
+app.command("adopt")(adopt_checkpoint)
 
 
 def _layer_table(description: Description) -> Table:

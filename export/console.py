@@ -25,7 +25,12 @@ PicturesOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 
-_FLOATS: Final = {"largest_difference": "{:g}", "accuracy": "{:.2%}"}
+_FLOATS: Final = {
+    "largest_difference": "{:g}",
+    "accuracy": "{:.2%}",
+    "border_share": "{:.1%} of the first layer's outputs",
+    "border_shift": "{:.2g} deviations",
+}
 
 
 def show(facts: dict[str, Any], *, as_json: bool) -> None:
