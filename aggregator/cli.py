@@ -30,6 +30,7 @@ from aggregator.ports import PortError
 from aggregator.presets import PRESETS
 from aggregator.secret_files import SecretError
 from aggregator.service import open_service
+from aggregator.start import StartError
 from aggregator.state_dir import StateDirError
 from aggregator.store import StoreError
 from aggregator.versions import JobMismatch
@@ -49,6 +50,7 @@ EXPECTED_ERRORS: Final = (
     ProtocolError,
     SecretError,
     SensitivityError,
+    StartError,
     StateDirError,
     StoreError,
 )
@@ -96,7 +98,13 @@ def serve(
     broker_host: Annotated[str | None, typer.Option(help="Address for a broker of its own.")] = None,
     broker_port: Annotated[int | None, typer.Option(help="Port for a broker of its own; 0 for any free one.")] = None,
     holdout: Annotated[Path | None, typer.Option(help="Held-out pictures (.npz) that models are rated on.")] = None,
-    architecture: Annotated[str | None, typer.Option(help="The network to train.")] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option(help="Weights to start from, as 'bitfleet-export adopt' writes them; only a new fleet looks."),
+    ] = None,
+    architecture: Annotated[
+        str | None, typer.Option(help="The network to train; that of the weights to start from if not given.")
+    ] = None,
     preset: Annotated[
         str | None, typer.Option(help=f"Settings of a published system, or ours that beats it: {', '.join(PRESETS)}.")
     ] = None,
@@ -133,6 +141,8 @@ def serve(
 
     [bold]bitfleet-aggregator serve --architecture resnet18:width=0.25,stem=3x3,input=1x32x32,classes=10[/bold]
 
+    [bold]bitfleet-aggregator serve --start weights.bf[/bold]
+
     [bold]bitfleet-aggregator serve --config fleet.toml --host 0.0.0.0 --broker-host 0.0.0.0[/bold]
     """
     settings = load(
@@ -147,6 +157,7 @@ def serve(
             "broker_host": broker_host,
             "broker_port": broker_port,
             "holdout": holdout,
+            "start": start,
             "job": {
                 "architecture": architecture,
                 "preset": preset,

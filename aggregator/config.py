@@ -3,6 +3,7 @@
 Later sources win. A wrong value stops the program with the key, the value and what was expected.
 
     fleet = "greenhouse"
+    start = "weights.bf"                 # from bitfleet-export adopt; leave out to start from nothing
     state_dir = "/var/lib/bitfleet"
     http_host = "0.0.0.0"
 
@@ -24,6 +25,7 @@ from typing import Any, Final, get_args, get_origin, get_type_hints
 from aggregator.broker import AUTO, EMBEDDED, MOSQUITTO, BrokerUrl
 from aggregator.job import Job
 from aggregator.presets import PRESETS
+from aggregator.start import StartError, architecture_of
 from protocol.errors import ProtocolError
 from protocol.precision import Precision
 from protocol.topics import check_name
@@ -67,6 +69,8 @@ class Config:
     """The broker's URL as devices reach it, when that differs from how the aggregator does."""
     holdout: Path | None = None
     """Held-out pictures: an .npz with `pictures` uint8[N, C, H, W] and `labels` int[N]."""
+    start: Path | None = None
+    """Weights file that an empty state folder's first model is made of; the job's architecture may then be left out."""
 
     def __post_init__(self) -> None:
         for name, check in _CHECKS.items():
@@ -104,7 +108,7 @@ def load(
         raise ConfigError(f"job = {job!r}: expected a table, written as [job]")
     line = _given(overrides or {})
     values = _typed(Config, table, "") | _from_environment(environment) | line
-    return Config(**values | {"job": _job(job | _given(line.get("job", {})))})
+    return Config(**values | {"job": _job(job | _given(line.get("job", {})), values.get("start"))})
 
 
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -129,18 +133,27 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def _job(given: dict[str, Any]) -> Job:
+def _job(given: dict[str, Any], start: Path | None) -> Job:
     table = _preset(given.pop("preset", None)) | given
+    if "architecture" not in table and start is not None:
+        table["architecture"] = _started(start)
     if "architecture" not in table:
         raise ConfigError(
             f"job.architecture is missing: expected a network, for example {EXAMPLE_NETWORK!r};"
-            " give --architecture or write it under [job]"
+            " give --architecture or write it under [job], or --start a file that has one"
         )
     values = _typed(Job, table, "job.")
     try:
         return Job(**values)
     except (ValueError, ProtocolError) as error:
         raise ConfigError(f"[job]: {error}") from error
+
+
+def _started(start: Path) -> str:
+    try:
+        return architecture_of(start)
+    except StartError as error:
+        raise ConfigError(f"{error}; with --architecture a fleet that has begun needs the file no more") from error
 
 
 def _preset(name: object) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +43,7 @@ class Room:
         clock: wall-clock seconds since 1970.
         monotonic: seconds that never jump.
         hold_out: what exports are checked on; None checks on pictures of noise and rates nothing.
+        start: weights file that version 0 is made of; None starts from nothing.
         on_transition: called with round and state after every committed transition.
         broadcast: publishes bytes on a topic as well as it can; nobody waits for them.
     """
@@ -56,6 +58,7 @@ class Room:
     shard: str = "0"
     policy: Policy = field(default_factory=Program)
     hold_out: HoldOut | None = None
+    start: Path | None = None
     uploads: Uploads = field(default_factory=Uploads)
     on_transition: Callable[[int, RoundState], None] = _nobody
     broadcast: Callable[[str, bytes], None] = _nobody

@@ -71,7 +71,8 @@ def open_service(
         StateDirError: another aggregator runs on the folder, or it cannot be made.
         StoreError: the database is damaged or of another version.
         SecretError: a key file is damaged or open to others.
-        JobMismatch: the folder belongs to another job.
+        JobMismatch: the folder, or the file to start from, belongs to another job.
+        StartError: the file to start from is not usable.
         PortError, BrokerError, ChildError: no broker, or no port for HTTP.
     """
     hold_out = load_hold_out(config.holdout) if config.holdout else None
@@ -89,6 +90,7 @@ def open_service(
             server_key=key.public,
             policy=POLICIES[config.job.allocate](),
             hold_out=hold_out,
+            start=config.start,
             on_transition=on_transition,
         )
         versions.prepare(room)

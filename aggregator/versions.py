@@ -5,7 +5,9 @@ from sqlalchemy.orm import Session
 
 from aggregator.model import GlobalModel
 from aggregator.room import Room
+from aggregator.start import starting_model
 from aggregator.store import Model
+from protocol.precision import MAX_PROFILES
 
 
 class JobMismatch(Exception):
@@ -15,8 +17,11 @@ class JobMismatch(Exception):
 def prepare(room: Room) -> None:
     """Make version 0 in an empty store, or check that the stored model is the job's. Call once at start.
 
+    Version 0 is the room's starting point if it has one, which is not looked at again later.
+
     Raises:
-        JobMismatch: the fleet's model has another architecture than the job.
+        JobMismatch: the fleet's model, or what it is to start from, has another architecture than the job.
+        StartError: the file to start from is not usable.
         BlobError: the fleet's model is missing or damaged.
     """
     with room.store.reading() as session:
@@ -24,9 +29,10 @@ def prepare(room: Room) -> None:
     if model is not None:
         _check_architecture(room, load(room, model))
         return
-    digest = room.blobs.put(GlobalModel.fresh(room.job.architecture, room.job.seed).to_bytes())
+    first = _first(room)
+    digest = room.blobs.put(first.to_bytes())
     with room.store.transaction() as session:
-        session.add(Model(version=0, digest=digest, made_at=room.clock(), precisions=[]))
+        session.add(Model(version=0, digest=digest, made_at=room.clock(), precisions=sorted(first.profiles)))
 
 
 def newest(session: Session) -> Model | None:
@@ -54,6 +60,24 @@ def load(room: Room, model: Model) -> GlobalModel:
         ModelError: it is no global model of this version.
     """
     return GlobalModel.from_bytes(room.blobs.get(model.digest))
+
+
+def _first(room: Room) -> GlobalModel:
+    if room.start is None:
+        return GlobalModel.fresh(room.job.architecture, room.job.seed)
+    model = starting_model(room.start)
+    if model.architecture != room.job.architecture:
+        raise JobMismatch(
+            f"job architecture {room.job.architecture!r}: {room.start} holds {model.architecture!r}; leave the"
+            " architecture out to take the file's, or start from another file"
+        )
+    profiles = {*model.profiles, *map(str, room.job.precisions)}
+    if len(profiles) > MAX_PROFILES:
+        raise JobMismatch(
+            f"job precisions and those of {room.start} are {len(profiles)} together, {', '.join(sorted(profiles))}:"
+            f" expected at most {MAX_PROFILES}"
+        )
+    return model
 
 
 def _check_architecture(room: Room, model: GlobalModel) -> None:
