@@ -12,9 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 from export.bundle import MODEL_FILE, export_model, read_bundle, write_bundle
+from export.calibration.command import calibrate, tensors_for
 from export.check import check as check_model
 from export.compare_command import compare_models
-from export.console import JsonOption, PicturesOption, WeightsOption, about, show
+from export.console import CalibrateOption, JsonOption, PicturesOption, WeightsOption, about, show
 from export.describe import Description, describe, identify
 from export.errors import ExportError
 from export.files import write_together
@@ -48,6 +49,7 @@ def model(
         typer.Option("--precision", help="fp32, or W1 to W8 with A1, A2, A3, A4 or A8; the file's first if not given."),
     ] = None,
     pictures: PicturesOption = None,
+    calibration: CalibrateOption = None,
     key: Annotated[
         Path | None, typer.Option("--key", help="Ed25519 private key, 32 bytes, that signs the manifest of a folder.")
     ] = None,
@@ -63,8 +65,11 @@ def model(
 
         bitfleet-export model --weights weights.bf --out bundle/ --key aggregator.key
 
+        bitfleet-export model --weights adopted.bf --precision W8A8 --calibrate photos/ --out w8.onnx
+
     A precision that the file was not trained at means post-training quantization: it works for weights, but loses what
-    training at that precision would have kept. Activations keep the bits they were trained at.
+    training at that precision would have kept. Activations keep the bits they were trained at, or, with --calibrate,
+    get steps from pictures; so do the moments of the normalisations.
     """
     loaded = load_weights(weights)
     target = Precision.parse(precision) if precision else loaded.precision
@@ -77,10 +82,13 @@ def model(
     made = export_model(
         loaded.architecture,
         target,
-        loaded.at(target),
+        tensors_for(loaded, target, calibration),
         pictures_NCHW=shown.pictures_NCHW,
         labels_N=shown.labels_N,
-        metadata={"moments": str(loaded.lender(target)), "checked_on": "synthetic" if pictures is None else "real"},
+        metadata={
+            "moments": "calibrated" if calibration else str(loaded.lender(target)),
+            "checked_on": "synthetic" if pictures is None else "real",
+        },
     )
     if is_file:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -94,6 +102,7 @@ def model(
             "sha256": made.digest,
             "precision": str(target),
             "weights_trained_at": join(loaded.precisions),
+            "calibrated_on": None if calibration is None else str(calibration),
             "pictures": shown.source,
             "pictures_checked": made.report.pictures,
             "bit_equal": made.report.bit_equal,
@@ -110,6 +119,7 @@ def check(
     *,
     weights: WeightsOption,
     pictures: PicturesOption = None,
+    calibration: CalibrateOption = None,
     public_key: Annotated[
         str | None, typer.Option("--public-key", help="Who must have signed a bundle: Ed25519 key, 64 hex digits.")
     ] = None,
@@ -130,7 +140,8 @@ def check(
     if loaded.architecture.spec != architecture.spec:
         raise ExportError(f"{weights} is for {loaded.architecture.spec}: {path} expects {architecture.spec}")
     shown = chosen(pictures, loaded.architecture)
-    report = check_model(data, architecture, precision, loaded.at(precision), shown.pictures_NCHW)
+    tensors = tensors_for(loaded, precision, calibration)
+    report = check_model(data, architecture, precision, tensors, shown.pictures_NCHW)
     show(
         {
             "file": str(path),
@@ -172,6 +183,7 @@ app.command()(nested)
 app.command("slice")(cut)
 app.command("compare")(compare_models)
 app.command("adopt")(adopt_checkpoint)
+app.command()(calibrate)
 
 
 def _layer_table(description: Description) -> Table:

@@ -23,6 +23,13 @@ PicturesOption = Annotated[
         "Without it, made-up pictures.",
     ),
 ]
+CalibrateOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--calibrate",
+        help="Pictures, as for --pictures, that steps and moments are set from: for a precision nobody trained.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 
 _FLOATS: Final = {

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from export.arithmetic import require_supported
 from export.errors import ExportError
 from protocol.architecture import PROFILE, Architecture, Tensors
@@ -57,13 +59,21 @@ class Weights:
         if not lenders:
             held = join(self.precisions)
             raise ExportError(
-                f"weights are {held} and hold no steps of {bits}-bit activations: expected a WxA{bits} file"
+                f"weights are {held} and hold no steps of {bits}-bit activations: expected a WxA{bits} file,"
+                " or pictures to --calibrate with"
             )
 
         def distance(item: Precision) -> tuple[bool, int, int]:
             return item != precision, abs(item.weight_bits - precision.weight_bits), -item.weight_bits
 
         return min(lenders, key=distance)
+
+
+def weights_file(weights: Weights) -> bytes:
+    """The bytes of a weights file; the same weights give the same bytes."""
+    names = join(weights.precisions)
+    header = payload.Header(weights.architecture.spec, "fp32", names, payload.Content.WEIGHTS, pictures=0)
+    return payload.encode(header, weights.tensors, np.random.default_rng(0))
 
 
 def load_weights(path: Path) -> Weights:

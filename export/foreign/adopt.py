@@ -11,8 +11,8 @@ from export.foreign.names import foreign_name, plain
 from export.foreign.preprocess import Border, Preprocessing
 from export.foreign.spec import FULL_WIDTH, recognise
 from export.passes import float_numbers
+from export.weights import Weights
 from protocol.architecture import Architecture, Role, Shape, Tensors
-from protocol.codec import payload
 from protocol.errors import RemoteProtocolError
 from protocol.initial import initial_tensors
 from protocol.networks import resnet18
@@ -40,10 +40,10 @@ class Adopted:
     border: Border
     fresh_classifier: bool
 
-    def to_bytes(self) -> bytes:
-        """A weights file, as `export.weights.load_weights` reads it."""
-        header = payload.Header(self.architecture.spec, "fp32", str(FP32), payload.Content.WEIGHTS, pictures=0)
-        return payload.encode(header, self.tensors, np.random.default_rng(SEED))
+    @property
+    def weights(self) -> Weights:
+        """As a weights file holds them."""
+        return Weights(self.architecture, (FP32,), self.tensors)
 
 
 def adopt(

@@ -11,6 +11,7 @@ from export.files import write_together
 from export.foreign.adopt import adopt
 from export.foreign.checkpoint import READERS, read_checkpoint
 from export.foreign.preprocess import EXAMPLE, Preprocessing
+from export.weights import weights_file
 from protocol.architecture import Shape
 
 
@@ -52,7 +53,7 @@ def adopt_checkpoint(
     except ExportError as error:
         raise ExportError(f"{checkpoint}: {error}") from error
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_together({out: made.to_bytes()})
+    write_together({out: weights_file(made.weights)})
     table = made.architecture
     show(
         {
