@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-import numpy as np
+from numpy.lib.npyio import NpzFile
 
 from export.errors import ExportError
 from export.foreign.found import Found
@@ -16,7 +16,7 @@ from export.foreign.torch_file import read_torch
 
 def _read_npz(path: Path) -> Found:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as stream, NpzFile(stream, allow_pickle=False) as archive:
             return Found({name: archive[name] for name in archive.files}, "numpy archive")
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, AttributeError) as error:
         raise ExportError(f"no .npz file of arrays: {error}") from error

@@ -62,18 +62,19 @@ def _shape(arrays: Arrays, name: str, axes: int) -> Shape:
 
 
 def _check_all(arrays: Arrays, wanted: Mapping[str, Shape]) -> None:
-    unknown = {module_of(name) for name in arrays} - {module_of(name) for name in wanted}
-    stray = [name for name in arrays if name not in wanted and module_of(name) not in unknown]
-    missing = [name for name in wanted if name not in arrays]
+    known, there = ({module_of(name) for name in names} for names in (wanted, arrays))
+    stray = [name for name in arrays if name not in wanted and module_of(name) in known]
+    missing = [name for name in wanted if name not in arrays and module_of(name) in there]
     differing = [
         f"{name} {shape_in_words(arrays[name].shape)} (expected {shape_in_words(shape)})"
         for name, shape in wanted.items()
         if name in arrays and arrays[name].shape != shape
     ]
     faults = {
-        "unsupported layers": sorted(unknown),
+        "unsupported layers": sorted(there - known),
         "unsupported tensors": stray,
-        "missing": missing,
+        "missing layers": sorted(known - there),
+        "missing tensors": missing,
         "other shapes": differing,
     }
     told = [f"{fault}: {_listed(names)}" for fault, names in faults.items() if names]

@@ -9,6 +9,7 @@ called. torch's own `weights_only` does the same, with more than we need and 750
 """
 
 import pickle
+import struct
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
@@ -28,6 +29,9 @@ from export.foreign.names import WRAPPERS
 MAX_ELEMENTS: Final = 1 << 26
 """Of one tensor: the largest of a ResNet18 four times as wide as published has 38 million."""
 MAX_AXES: Final = 8
+
+_DAMAGE: Final = (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, EOFError, ValueError, struct.error)
+"""What zipfile raises over damaged archives: seeking to nowhere, unknown versions, names in no encoding."""
 
 _STORAGES: Final = {
     "DoubleStorage": "<f8",
@@ -73,15 +77,15 @@ def read_torch(path: Path) -> Found:
 
     Raises:
         ExportError: the file is damaged, older than torch 1.6, names something that is no tensor, or holds none.
-        OSError: it cannot be read.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             root = _root(archive)
             return Found(_tensors(_unpickled(archive, f"{root}data.pkl"), _Reader(archive, root)), "torch checkpoint")
-    except zipfile.BadZipFile as error:
+    except _DAMAGE as error:
         raise ExportError(
-            "no zip archive, which torch writes since 1.6: damaged, or older; load it with torch and save it again"
+            f"no zip archive, as torch writes since 1.6 ({error}): damaged, or older; then load it with torch and save"
+            " it again"
         ) from error
 
 
