@@ -92,3 +92,18 @@ class Meter(Protocol):
     def note_work(self, modelled_mj: float) -> None:
         """Learn of work just done and its modelled energy. A meter with a sensor has seen it already."""
         ...
+
+
+class Passive:
+    """What a meter that only answers does with the rest: nothing to open or to close, and all work seen already."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def note_work(self, modelled_mj: float) -> None:
+        """Nothing: it was there."""

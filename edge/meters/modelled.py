@@ -1,28 +1,19 @@
 """The meter of a device without one: it adds up what `protocol.energy` says the work must have taken."""
 
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
-from edge.meters.base import Accuracy, Description, Reading
+from edge.meters.base import Accuracy, Description, Passive, Reading
 
 DESCRIPTION: Final = Description("none", Accuracy.MODEL, 0.0, 0.0, "arithmetic and memory traffic of noted work alone")
 
 
-class ModelledMeter:
+class ModelledMeter(Passive):
     """Counts noted work alone; idle current is not in it."""
 
     description = DESCRIPTION
 
     def __init__(self) -> None:
         self._total_mj = 0.0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        pass
 
     def read(self) -> Reading:
         """Millijoules of all work noted."""

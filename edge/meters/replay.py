@@ -9,17 +9,16 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Self
 
-from edge.meters.base import Accuracy, MeterError, Reading
+from edge.meters.base import Accuracy, MeterError, Passive, Reading
 from edge.meters.tally import MAX_GAP_PERIODS, Trapezoid
 from edge.meters.trace import Sample, Trace, read_trace
 
 NAME: Final = "replay"
 
 
-class ReplayMeter:
+class ReplayMeter(Passive):
     """Begins with the trace's first sample when the block is entered.
 
     A reading between two samples is on the line between them, as the trapezoid rule has it.
@@ -48,11 +47,6 @@ class ReplayMeter:
         self._began_s = self._monotonic() - self._samples[0].t_s
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        pass
-
     def read(self) -> Reading:
         """The total by now.
 
@@ -70,9 +64,6 @@ class ReplayMeter:
                 raise self._failure
             self._take_between(now_s)
             return Reading(self._tally.total_mj, self._tally.holes)
-
-    def note_work(self, modelled_mj: float) -> None:
-        """Nothing: what it says has happened long ago."""
 
     def _take(self, sample: Sample) -> None:
         self._failure = None

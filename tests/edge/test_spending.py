@@ -1,10 +1,8 @@
 """What is booked beside an update's own training: each joule once, and measured only where all of it was."""
 
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Self
 
-from edge.meters.base import Accuracy, Description, MeterError, Reading
+from edge.meters.base import Accuracy, Description, MeterError, Passive, Reading
 from edge.meters.modelled import ModelledMeter
 from edge.meters.span import Energy
 from edge.spending import Counts, Spending
@@ -14,7 +12,7 @@ MEASURED, MODELLED = EnergySource.MEASURED, EnergySource.MODELLED
 
 
 @dataclass
-class _Dial:
+class _Dial(Passive):
     """A meter whose total the test turns."""
 
     total_mj: float = 0.0
@@ -22,21 +20,10 @@ class _Dial:
     broken: bool = False
     description: Description = field(default=Description("dial", Accuracy.RAIL, 1.0, 10.0, "the test"))
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        pass
-
     def read(self) -> Reading:
         if self.broken:
             raise MeterError("dial stuck")
         return Reading(self.total_mj, self.holes)
-
-    def note_work(self, modelled_mj: float) -> None:
-        pass
 
 
 @dataclass

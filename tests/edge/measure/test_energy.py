@@ -1,8 +1,6 @@
 """Energy of a call through a meter that really counts: watts times the clock, and more of them while the CPU works."""
 
 import time
-from types import TracebackType
-from typing import Self
 
 import pytest
 from edge_support import export
@@ -11,7 +9,7 @@ from edge.measure.document import Plan
 from edge.measure.energy import Baseline, WindowEnergy, baseline_of, energy_of, idle_power_mw
 from edge.measure.model_file import ModelFile
 from edge.measure.run import measure, steps_of
-from edge.meters.base import Accuracy, Description, MeterError, Reading
+from edge.meters.base import Accuracy, Description, MeterError, Passive, Reading
 from edge.meters.modelled import DESCRIPTION
 from protocol.messages import EnergySource
 
@@ -19,7 +17,7 @@ IDLE_MW, WORK_MW = 2000.0, 3000.0
 SENSOR = Description("clock", Accuracy.RAIL, 1.0, 1000.0, "the whole board")
 
 
-class ClockMeter:
+class ClockMeter(Passive):
     """A board of 2 W that takes 3 W more while this process works: what it ought to read is known."""
 
     description = SENSOR
@@ -27,21 +25,10 @@ class ClockMeter:
     def __init__(self, broken: bool = False) -> None:
         self.broken = broken
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        pass
-
     def read(self) -> Reading:
         if self.broken:
             raise MeterError("meter clock: no answer")
         return Reading(IDLE_MW * time.perf_counter() + WORK_MW * time.process_time())
-
-    def note_work(self, modelled_mj: float) -> None:
-        """It has seen it."""
 
 
 def test_net_energy_is_that_of_the_work_and_gross_that_of_the_board() -> None:

@@ -1,40 +1,27 @@
 """What a piece of work took: measured where the meter saw all of it, else modelled, and never silently."""
 
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Self
 
 import pytest
 
-from edge.meters.base import Accuracy, Description, Meter, MeterError, Reading
+from edge.meters.base import Accuracy, Description, Meter, MeterError, Passive, Reading
 from edge.meters.modelled import ModelledMeter
 from edge.meters.span import Energy, Span
 from protocol.messages import EnergySource
 
 
 @dataclass
-class _Script:
+class _Script(Passive):
     """A meter that says what it is told to."""
 
     says: list[Reading | MeterError]
     description: Description = field(default=Description("script", Accuracy.RAIL, 1.0, 10.0, "nothing real"))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        pass
 
     def read(self) -> Reading:
         said = self.says.pop(0)
         if isinstance(said, MeterError):
             raise said
         return said
-
-    def note_work(self, modelled_mj: float) -> None:
-        pass
 
 
 def _spent(meter: Meter, modelled_mj: float = 7.0) -> Energy:
