@@ -13,6 +13,7 @@
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from aggregator.rates.adaquantfl import LEVELS, AdaQuantFl
@@ -61,33 +62,22 @@ def _feddq(number: float | None, coder: str, downlink: str) -> Policy | None:
     return FedDq(step, coder, downlink) if 1e-8 <= step <= 10 else None
 
 
-def _adaquantfl(number: float | None, coder: str, downlink: str) -> Policy | None:
-    levels = LEVELS if number is None else number
-    return AdaQuantFl(int(levels), coder, downlink) if levels in range(1, _MAX_LEVELS + 1) else None
+def _by_levels(
+    made: type[AdaQuantFl | DAdaQuant], usual: int, number: float | None, coder: str, downlink: str
+) -> Policy | None:
+    levels = usual if number is None else number
+    return made(int(levels), coder, downlink) if levels in range(1, _MAX_LEVELS + 1) else None
 
 
-def _dadaquant(number: float | None, coder: str, downlink: str) -> Policy | None:
-    levels = FIRST_LEVELS if number is None else number
-    return DAdaQuant(int(levels), coder, downlink) if levels in range(1, _MAX_LEVELS + 1) else None
-
-
-def _fedaq(number: float | None, coder: str, _: str) -> Policy | None:
-    return FedAq(number, coder) if number else None
-
-
-def _fedaq_layers(number: float | None, coder: str, _: str) -> Policy | None:
-    return FedAqLayers(number, coder) if number else None
-
-
-def _best(number: float | None, coder: str, _: str) -> Policy | None:
-    return Best(number, coder) if number else None
+def _by_budget(made: type[FedAq | FedAqLayers | Best], number: float | None, coder: str, _: str) -> Policy | None:
+    return made(number, coder) if number else None
 
 
 _MAKERS: Final[dict[str, Callable[[float | None, str, str], Policy | None]]] = {
     "feddq": _feddq,
-    "adaquantfl": _adaquantfl,
-    "dadaquant": _dadaquant,
-    "fedaq": _fedaq,
-    "fedaq-layers": _fedaq_layers,
-    "best": _best,
+    "adaquantfl": partial(_by_levels, AdaQuantFl, LEVELS),
+    "dadaquant": partial(_by_levels, DAdaQuant, FIRST_LEVELS),
+    "fedaq": partial(_by_budget, FedAq),
+    "fedaq-layers": partial(_by_budget, FedAqLayers),
+    "best": partial(_by_budget, Best),
 }

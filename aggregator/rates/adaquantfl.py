@@ -35,11 +35,10 @@ class AdaQuantFl:
         """From the first and the last loss that devices told."""
         ratio = seen.loss[0] / seen.loss[-1] if seen.loss and seen.loss[-1] > 0 else 1.0
         levels = ceil(self.levels * sqrt(max(ratio, 0.0)))
-        bits = min(HIGHEST, max(LOWEST, bits_of(levels)))
         reason = f"{levels} levels, the loss having fallen to 1/{ratio:.3g}"
-        return Rates((f"uniform:{bits}{self.coder}",) * seen.devices, self.downlink, reason)
+        return Rates((f"uniform:{bits_of(levels)}{self.coder}",) * seen.devices, self.downlink, reason)
 
 
 def bits_of(levels: int) -> int:
-    """Bits that tell `levels` and zero apart."""
-    return ceil(log2(levels + 1))
+    """Bits that tell `levels` and zero apart, as far as `uniform` has them."""
+    return min(HIGHEST, max(LOWEST, ceil(log2(levels + 1))))

@@ -101,6 +101,23 @@ class Seen:
         """Weights of the model."""
         return sum(spread.size for spread in self.weights[-1])
 
+    @property
+    def bit_j(self) -> tuple[float, float]:
+        """Joules of one bit for every weight, up and down."""
+        return self.values / 8 * self.prices.up_j_per_byte, self.values / 8 * self.prices.down_j_per_byte
+
+    def cost_j(self, up: float, down: float) -> float:
+        """Joules of this round at so many bits a weight each way."""
+        return self._cost_j(self.prices.up_j_per_byte, self.prices.down_j_per_byte, up, down)
+
+    def most_j(self, up: float, down: float) -> float:
+        """The same of a round that draws the farthest devices."""
+        return self._cost_j(self.prices.most_up_j_per_byte, self.prices.most_down_j_per_byte, up, down)
+
+    def _cost_j(self, up_j_per_byte: float, down_j_per_byte: float, up: float, down: float) -> float:
+        up_side, down_side = self.side_bytes
+        return up_j_per_byte * (up_side + up * self.values / 8) + down_j_per_byte * (down_side + down * self.values / 8)
+
 
 @dataclass(frozen=True, slots=True)
 class Rates:

@@ -86,7 +86,7 @@ class Best:
         """The pair of rates that errs least within this round's share of what is left."""
         share_j = budget_left_j(self.round_j, seen) / rounds_left(seen)
         pairs = [(up, down) for up in EDEN_ERRORS for down in EDEN_ERRORS]
-        able = [pair for pair in pairs if _cost_j(seen, *pair) <= share_j] or [(min(EDEN_ERRORS), min(EDEN_ERRORS))]
+        able = [pair for pair in pairs if seen.cost_j(*pair) <= share_j] or [(min(EDEN_ERRORS), min(EDEN_ERRORS))]
         up, down = min(able, key=lambda pair: EDEN_ERRORS[pair[0]] / seen.devices + MOVED * EDEN_ERRORS[pair[1]])
         reason = f"{up:g} bits up and {down:g} down: {share_j:.3g} J for this round"
         return Rates((f"{_feedback(seen)}eden:{up:g}",) * seen.devices, f"delta:eden:{down:g}", reason)
@@ -105,10 +105,3 @@ def _ratio(seen: Seen) -> float:
 def _first_down(seen: Seen) -> float:
     """The first step that a downlink takes comes whole; this one is only for a model that devices hold already."""
     return rms_of(seen.weights[-1]) / 10
-
-
-def _cost_j(seen: Seen, up: float, down: float) -> float:
-    """Of a round at these rates."""
-    up_side, down_side = seen.side_bytes
-    up_j = seen.prices.up_j_per_byte * (up_side + up * seen.values / 8)
-    return up_j + seen.prices.down_j_per_byte * (down_side + down * seen.values / 8)

@@ -14,7 +14,7 @@ from typing import Final
 
 from aggregator.rates.adaquantfl import bits_of
 from aggregator.rates.base import Rates, Seen
-from aggregator.rates.water_filling import HIGHEST, LOWEST
+from aggregator.rates.water_filling import HIGHEST
 
 FIRST_LEVELS: Final = 1
 SMOOTHING: Final = 0.9
@@ -41,7 +41,7 @@ class DAdaQuant:
     def rates(self, seen: Seen) -> Rates:
         """Levels for all from the loss so far, then each device's own."""
         levels = doubled(self.levels, seen.loss, max(1, round(PATIENCE * (seen.rounds or HORIZON))))
-        own = [min(HIGHEST, max(LOWEST, bits_of(max(1, round(q))))) for q in by_share(levels, seen.shares)]
+        own = [bits_of(round(q)) for q in by_share(levels, seen.shares)]
         reason = f"{levels} levels, {min(own)} to {max(own)} bits by how many pictures a device has"
         return Rates(tuple(f"uniform:{bits}{self.coder}" for bits in own), self.downlink, reason)
 

@@ -48,20 +48,15 @@ class FedAq:
         left = rounds_left(seen)
         left_j = budget_left_j(self.round_j, seen)
         terms = [term for round_terms in _terms(seen, left) for term in round_terms]
-        spendable_j = left_j - left * _side_j(seen)
-        reserve_j = (left - 1) * least_j(seen, most=True)
+        spendable_j = left_j - left * seen.cost_j(0, 0)
+        reserve_j = (left - 1) * seen.most_j(LOWEST, LOWEST)
         up, down = whole_bits(terms, spendable_j)[:2]
-        while (up, down) != (LOWEST, LOWEST) and self._cost_j(seen, up, down) + reserve_j > left_j:
+        while (up, down) != (LOWEST, LOWEST) and seen.cost_j(up, down) + reserve_j > left_j:
             up, down = (up - 1, down) if down == LOWEST or up > down else (up, down - 1)
-        if self._cost_j(seen, up, down) + reserve_j > left_j * (1 + 1e-9):
+        if seen.cost_j(up, down) + reserve_j > left_j * (1 + 1e-9):
             raise BudgetError(_misfits(self.round_j, seen))
         reason = f"{up} bits up and {down} down: {left_j:.3g} J are left for {left} rounds"
         return Rates((f"uniform:{up}{self.coder}",) * seen.devices, f"uniform:{down}{self.coder}", reason)
-
-    @staticmethod
-    def _cost_j(seen: Seen, up: int, down: int) -> float:
-        """Of this round without a coder."""
-        return _side_j(seen) + up * _up_bit_j(seen) + down * _down_bit_j(seen)
 
 
 def rounds_left(seen: Seen) -> int:
@@ -72,18 +67,6 @@ def rounds_left(seen: Seen) -> int:
 def budget_left_j(round_j: float, seen: Seen) -> float:
     """Joules for this round and those to come."""
     return round_j * (seen.number - 1 + rounds_left(seen)) - seen.spent_j
-
-
-def least_j(seen: Seen, *, most: bool) -> float:
-    """What a round takes at the least widths; with `most` if its devices are the farthest."""
-    prices, (up_side, down_side) = seen.prices, seen.side_bytes
-    up, down = (
-        (prices.most_up_j_per_byte, prices.most_down_j_per_byte)
-        if most
-        else (prices.up_j_per_byte, prices.down_j_per_byte)
-    )
-    codes = LOWEST * seen.values / 8
-    return up * (up_side + codes) + down * (down_side + codes)
 
 
 def expected(history: Sequence[float], ahead: int) -> float:
@@ -100,30 +83,18 @@ def expected(history: Sequence[float], ahead: int) -> float:
 def _terms(seen: Seen, left: int) -> Iterator[tuple[Term, Term]]:
     """Of each round to come, up and down. Before anybody sent an update, one is taken to reach as far as weights."""
     ups, downs = _reaches(seen.updates) or _reaches(seen.weights), _reaches(seen.weights)
+    up_j, down_j = seen.bit_j
     for ahead in range(left):
-        up = Term(expected(ups, ahead + 1 if seen.updates else 0) ** 2 / seen.devices, _up_bit_j(seen))
-        yield up, Term(DOWN_COUNTS * expected(downs, ahead) ** 2, _down_bit_j(seen))
+        up = Term(expected(ups, ahead + 1 if seen.updates else 0) ** 2 / seen.devices, up_j)
+        yield up, Term(DOWN_COUNTS * expected(downs, ahead) ** 2, down_j)
 
 
 def _reaches(history: Sequence[Spreads]) -> list[float]:
     return [reach_of(spreads) for spreads in history]
 
 
-def _up_bit_j(seen: Seen) -> float:
-    return seen.values / 8 * seen.prices.up_j_per_byte
-
-
-def _down_bit_j(seen: Seen) -> float:
-    return seen.values / 8 * seen.prices.down_j_per_byte
-
-
-def _side_j(seen: Seen) -> float:
-    up_side, down_side = seen.side_bytes
-    return up_side * seen.prices.up_j_per_byte + down_side * seen.prices.down_j_per_byte
-
-
 def _misfits(round_j: float, seen: Seen) -> str:
-    needed = least_j(seen, most=True)
+    needed = seen.most_j(LOWEST, LOWEST)
     return (
         f"budget {round_j:.4g} J a round, {seen.spent_j:.3g} J spent by round {seen.number}: not enough for"
         f" {LOWEST} bit each way; the smallest that works is {needed:.4g} J a round"

@@ -83,8 +83,7 @@ def bits_of(reach: float, step: float) -> int:
 def _fixed_j(seen: Seen) -> float:
     """Of a round, whatever the steps."""
     heads = HEAD_BYTES * len(seen.weights[-1])
-    up_side, down_side = seen.side_bytes
-    return (up_side + heads) * seen.prices.up_j_per_byte + (down_side + heads) * seen.prices.down_j_per_byte
+    return seen.cost_j(0, 0) + heads * (seen.prices.up_j_per_byte + seen.prices.down_j_per_byte)
 
 
 def _finest(cost_j: Callable[[float], float], budget_j: float) -> float | None:
