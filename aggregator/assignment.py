@@ -65,8 +65,9 @@ def _chosen(
     over: bool,
 ) -> Choices:
     offered = {row.id: _offered(room, row, trained, over=over) for row in rows}
-    able = [row for row in rows if devices.runnable(row, offered[row.id])]
-    members = [_member(session, room, row, devices.runnable(row, offered[row.id])) for row in able]
+    runnable = {row.id: devices.runnable(row, offered[row.id]) for row in rows}
+    able = [row for row in rows if runnable[row.id]]
+    members = [_member(session, room, row, runnable[row.id]) for row in able]
     common = _common(session, room, [*rows, *others], others)
     decided = dict(zip([row.id for row in able], room.policy.choose(common, members), strict=True))
     return {

@@ -21,8 +21,8 @@ from protocol.errors import Malformed
 from protocol.messages import EnergySource, Manifest, Purpose
 
 CHANNEL = Channel()
-TOLD_BY_DEVICES = frozenset({Purpose.TRAINING, Purpose.INFERENCE, Purpose.IDLE})
 AIR = frozenset({Purpose.UP, Purpose.DOWN})
+TOLD_BY_DEVICES = frozenset(Purpose) - AIR
 
 
 @dataclass(frozen=True, slots=True)

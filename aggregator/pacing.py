@@ -42,9 +42,11 @@ def decide(room: Room, number: int, model: Model, invited: Sequence[Device]) -> 
     return {**asdict(rates), "up": ups, "weights": to_plain(weights)}
 
 
-def with_updates(decided: Mapping[str, Any], spreads: Spreads) -> dict[str, Any]:
-    """What is kept of a merged round."""
-    return {**decided, "updates": to_plain(spreads)} if spreads else dict(decided)
+def with_updates(session: Session, room: Room, merged: Round, spreads: Spreads) -> dict[str, Any]:
+    """What is kept of a round whose updates are all there: how far they reach, and its energy, which is final now."""
+    if not spreads:
+        return merged.coding
+    return {**merged.coding, "updates": to_plain(spreads), "air_mj": air_mj(session, room, merged.number)}
 
 
 def air_mj(session: Session, room: Room, number: int) -> tuple[float, float]:
@@ -61,7 +63,7 @@ def air_mj(session: Session, room: Room, number: int) -> tuple[float, float]:
 def _seen(session: Session, room: Room, number: int, weights: Spreads, model: Model, invited: Sequence[Device]) -> Seen:
     job = room.job
     earlier = session.scalars(select(Round).where(Round.number < number).order_by(Round.number)).all()
-    spent = {row.number: air_mj(session, room, row.number) for row in earlier}
+    spent = {row.number: row.coding.get("air_mj") or air_mj(session, room, row.number) for row in earlier}
     merged = [row for row in earlier if "updates" in row.coding]
     samples = [device.birth["samples"] for device in invited]
     distances_km = [job.distance_km] * len(invited)

@@ -278,9 +278,9 @@ def _merge(room: Room, current: Round) -> bool:
         abort(room, current.number, f"merging failed: {error}")
         return True
     digest = room.blobs.put(candidate.to_bytes())
-    with _move(room, current.number, RoundState.VALIDATING) as (_, moved):
+    with _move(room, current.number, RoundState.VALIDATING) as (session, moved):
         moved.candidate = digest
-        moved.coding = pacing.with_updates(moved.coding, spreads)
+        moved.coding = pacing.with_updates(session, room, moved, spreads)
     return True
 
 

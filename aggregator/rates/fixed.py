@@ -19,4 +19,8 @@ class Fixed:
 
     def rates(self, seen: Seen) -> Rates:
         """The same in every round."""
-        return Rates((self.recipe,) * seen.devices, self.downlink, f"{self.recipe} up and {self.downlink} down, fixed")
+        return self.every(seen.devices)
+
+    def every(self, devices: int) -> Rates:
+        """Of any round with so many devices."""
+        return Rates((self.recipe,) * devices, self.downlink, f"{self.recipe} up and {self.downlink} down, fixed")

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Self
 
-from aggregator.rates import policy
+from aggregator.rates import FIXED, policy
 from aggregator.rates.base import Rates, Seen, Spreads, from_plain, to_plain
+from aggregator.rates.fixed import Fixed
 from aggregator.rates.prices import prices_of, side_bytes
 from protocol.channel import FARTHEST_KM, NEAREST_KM, Channel
 from protocol.precision import join
@@ -77,6 +78,8 @@ def decide(setup: Setup, past: Past, loss: Sequence[float], weights: Spreads, de
     Raises:
         BudgetError: nothing fits.
     """
+    if setup.rates == FIXED:  # sees nothing; the deal, which stays in the workers, least of all
+        return Fixed(setup.recipe, setup.downlink).every(len(devices))
     fleet_km = distances_km(setup)
     parts = gather(setup).parts
     pictures = [len(parts[device]) for device in devices]
