@@ -17,7 +17,7 @@ from reproduce.accounting import Charged, charged
 from reproduce.fbq import Fbq
 from reproduce.fedaq import FedAq
 from reproduce.fedzip import FAITHFUL, FLOAT, Fedzip, Ratio, Saved, ToTarget
-from reproduce.figures import Bound, Examined, Gap, LargestFall, Range, UplinkBits, at_least, at_most, evaluate
+from reproduce.figures import Bound, Examined, Gap, LargestFall, LinkBits, Range, at_least, at_most, evaluate
 from reproduce.oqfl import Oqfl
 from reproduce.qrfl import NAIVE, Qrfl
 from reproduce.results import FINAL, Cell, Kept, Results, keep, load
@@ -105,7 +105,7 @@ def test_the_worst_seed_decides_what_was_examined() -> None:
 
 def test_bits_up_count_every_byte_of_every_update() -> None:
     run, kept = made("a", 0, 0.8, 0.8, up_bytes=(98_682 * 10, 98_682 * 30))
-    figure = UplinkBits("up", "f1", "a").figure(results((run, kept)))
+    figure = LinkBits("up", "f1", "a").figure(results((run, kept)))
     assert figure is not None
     # 8 bits · 40 · 98,682 bytes over 2 rounds · 10 devices · 98,682 parameters
     assert figure.value == 16.0

@@ -17,7 +17,7 @@ from protocol.initial import initial_tensors
 from protocol.networks import resnet18
 from protocol.precision import FP32, Precision
 from reproduce import plots
-from reproduce.figures import Examined, Gap, LargestFall, Range, Spec, UplinkBits, at_least, at_most, each
+from reproduce.figures import Examined, Gap, LargestFall, LinkBits, Range, Spec, at_least, at_most, each
 from reproduce.latents import level_counts, most_levels
 from reproduce.results import Cell, Results
 from reproduce.run import CNN4, TITLES, Run, tier_setup
@@ -167,7 +167,7 @@ class Fbq(Study):
             yield Gap(
                 f"f2.{recipe}.gap", Cell("f2", _up(recipe), FLOAT), _cell("f2", FLOAT), limit, "uplink of one bit"
             )
-            yield UplinkBits(
+            yield LinkBits(
                 f"f2.{recipe}.uplink", "f2", _up(recipe), "a small network: side tensors weigh more than on R"
             )
 

@@ -22,7 +22,7 @@ from aggregator.model import GlobalModel
 from aggregator.rates.water_filling import HIGHEST, LOWEST, Term, real_bits, whole_bits
 from protocol.codec.recipe import Recipe
 from reproduce import plots
-from reproduce.figures import Bound, Gap, Spec, at_least, at_most, made
+from reproduce.figures import Bound, Gap, LinkBits, Spec, at_least, at_most, made
 from reproduce.results import Cell, Results
 from reproduce.run import TIERS, TITLES, Run
 from reproduce.study import Fact, Study
@@ -153,7 +153,7 @@ class Energy:
     def figure(self, results: Results) -> Figure | None:
         """Mean over seeds; infinite where the run never gets there."""
         targets = _targets(results)
-        ours, theirs = (_outcomes(results, label) for label in (self.label, self.against))
+        ours, theirs = (results.outcomes(TIER, label) for label in (self.label, self.against))
         seeds = sorted(ours.keys() & theirs.keys() & targets.keys())
         values = []
         for seed in seeds:
@@ -175,7 +175,7 @@ class Trend:
 
     def figure(self, results: Results) -> Figure | None:
         """The worst of the seeds."""
-        found = [_decided(outcome, self.way) for outcome in _outcomes(results, self.label).values()]
+        found = [_decided(outcome, self.way) for outcome in results.outcomes(TIER, self.label).values()]
         values = [float(kendalltau(range(len(bits)), bits).statistic) if len(set(bits)) > 1 else 0.0 for bits in found]
         worst = max if self.bound.sense == "<=" else min
         note = "of the widths that were decided; the worst seed"
@@ -192,23 +192,9 @@ class WithinBudget:
 
     def figure(self, results: Results) -> Figure | None:
         """The worst of the seeds."""
-        outcomes = _all(results, self.label)
+        outcomes = results.outcomes(TIER, self.label).values()
         values = [float(_mj(outcome).sum()) / (1e3 * FEDAQ_J * outcome.setup.rounds) for outcome in outcomes]
         return made(self.name, max(values), "of the budget", self.bound, values, "the worst seed") if values else None
-
-
-@dataclass(frozen=True)
-class DownBits:
-    """Bits of a parameter on the way down, anchors and side tensors in."""
-
-    name: str
-    label: str
-    bound: Bound
-
-    def figure(self, results: Results) -> Figure | None:
-        """Mean over seeds."""
-        values = [bits_per_parameter(outcome.setup, outcome.down_bytes) for outcome in _all(results, self.label)]
-        return made(self.name, fmean(values), "bits per parameter", self.bound, values) if values else None
 
 
 def _best(coder: str) -> Iterator[Spec]:
@@ -219,7 +205,7 @@ def _best(coder: str) -> Iterator[Spec]:
     for label in RIVALS:
         yield Energy(f"{prefix}.of_{_slug(label)}", ours, f"{label}{coder}", BEST_OF_RIVAL)
     yield Gap(f"{prefix}.gap", _cell(ours), _cell(FLOAT), BEST_GAP, "delta downlink")
-    yield DownBits(f"{prefix}.down", ours, DOWN_BPP)
+    yield LinkBits(f"{prefix}.down", TIER, ours, down=True, bound=DOWN_BPP)
 
 
 _HEADER: Final = (
@@ -241,7 +227,7 @@ _NOTE: Final = (
 
 
 def _row(results: Results, label: str) -> Iterator[list[str]]:
-    outcomes, targets = _outcomes(results, label), _targets(results)
+    outcomes, targets = results.outcomes(TIER, label), _targets(results)
     if not outcomes:
         return
     reached = [round_at(outcome, targets[seed]) for seed, outcome in outcomes.items() if seed in targets]
@@ -277,7 +263,7 @@ def _width(spec: str) -> float:
 def _bits_series(results: Results, label: str, way: int) -> dict[str, list[float]]:
     """Real bits of a parameter by round, of all seeds."""
     series: dict[str, list[float]] = {}
-    for outcome in _all(results, label):
+    for outcome in results.outcomes(TIER, label).values():
         sizes = outcome.down_bytes if way else outcome.up_bytes
         for number, size in enumerate(sizes, 1):
             series.setdefault(str(number), []).append(bits_per_parameter(outcome.setup, [size]))
@@ -286,7 +272,7 @@ def _bits_series(results: Results, label: str, way: int) -> dict[str, list[float
 
 def _curve(results: Results, label: str) -> list[tuple[float, float]]:
     """Energy so far and accuracy in percent, of the first seed."""
-    for outcome in _all(results, label)[:1]:
+    for outcome in list(results.outcomes(TIER, label).values())[:1]:
         percent = [100 * value for value in outcome.accuracy[FLOAT]]
         return list(zip(np.cumsum(_mj(outcome)).tolist()[-len(percent) :], percent, strict=True))
     return []
@@ -294,7 +280,7 @@ def _curve(results: Results, label: str) -> list[tuple[float, float]]:
 
 def _targets(results: Results) -> dict[int, float]:
     """What every seed's runs have to reach."""
-    return {seed: target(outcome) for seed, outcome in _outcomes(results, FLOAT).items()}
+    return {seed: target(outcome) for seed, outcome in results.outcomes(TIER, FLOAT).items()}
 
 
 def _mj_to(outcome: Outcome, accuracy: float) -> float | None:
@@ -309,14 +295,6 @@ def _mj(outcome: Outcome) -> Any:
 
 def _cell(label: str) -> Cell:
     return Cell(TIER, label, FLOAT)
-
-
-def _outcomes(results: Results, label: str) -> dict[int, Outcome]:
-    return {seed: kept.outcome for seed, kept in results.of(TIER, label)}
-
-
-def _all(results: Results, label: str) -> list[Outcome]:
-    return list(_outcomes(results, label).values())
 
 
 def _slug(label: str) -> str:

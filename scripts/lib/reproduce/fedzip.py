@@ -250,7 +250,7 @@ _NOTE: Final = "Gap to FedAvg at fp32; ratio of the bytes up, a round; −1: fir
 
 
 def _row(results: Results, tier: str, label: str) -> Iterator[list[str]]:
-    outcomes = _outcomes(results, tier, label)
+    outcomes = results.outcomes(tier, label)
     if not outcomes:
         return
     values, against = results.accuracies(_cell(tier, label)), results.accuracies(_cell(tier, FLOAT))
@@ -319,13 +319,9 @@ def _cell(tier: str, label: str) -> Cell:
     return Cell(tier, label, FLOAT)
 
 
-def _outcomes(results: Results, tier: str, label: str) -> dict[int, Outcome]:
-    return {seed: kept.outcome for seed, kept in results.of(tier, label)}
-
-
 def _pairs(results: Results, tier: str, label: str, against: str = FLOAT) -> list[tuple[Outcome, Outcome]]:
     """Outcomes of two runs seed by seed, of the seeds that both have."""
-    ours, theirs = _outcomes(results, tier, label), _outcomes(results, tier, against)
+    ours, theirs = results.outcomes(tier, label), results.outcomes(tier, against)
     return [(ours[seed], theirs[seed]) for seed in sorted(ours.keys() & theirs.keys())]
 
 
@@ -340,13 +336,13 @@ def _bytes_until(outcome: Outcome, accuracy: float) -> int:
 
 def _place(results: Results, tier: str, label: str) -> tuple[float, list[float]] | None:
     """Bits of a parameter, and the accuracy of every seed."""
-    outcomes, values = _outcomes(results, tier, label), results.accuracies(_cell(tier, label))
+    outcomes, values = results.outcomes(tier, label), results.accuracies(_cell(tier, label))
     return (fmean(_bpp(outcome, "up") for outcome in outcomes.values()), list(values.values())) if values else None
 
 
 def _curve(results: Results, tier: str, label: str) -> list[tuple[float, float]]:
     """Bytes of a device and accuracy in percent, round by round, of the first seed."""
-    for _, outcome in sorted(_outcomes(results, tier, label).items()):
+    for _, outcome in sorted(results.outcomes(tier, label).items()):
         sent = np.cumsum(outcome.up_bytes)[-outcome.setup.judged_rounds :] / outcome.setup.sampled
         return [(float(x), 100 * y) for x, y in zip(sent, outcome.accuracy[FLOAT], strict=True)]
     return []

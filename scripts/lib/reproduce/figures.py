@@ -149,19 +149,22 @@ class Examined:
 
 
 @dataclass(frozen=True)
-class UplinkBits:
-    """Bits of all updates of a run, for each parameter and update."""
+class LinkBits:
+    """Bits of all updates of a run, or of all its base models, for each parameter, device and round."""
 
     name: str
     tier: str
     label: str
     note: str = ""
+    bound: Bound | None = None
+    down: bool = False
 
     def figure(self, results: Results) -> Figure | None:
         """Mean over seeds."""
-        outcomes = [kept.outcome for _, kept in results.of(self.tier, self.label)]
-        values = [bits_per_parameter(outcome.setup, outcome.up_bytes) for outcome in outcomes]
-        return made(self.name, fmean(values), "bits per parameter", None, values, self.note) if values else None
+        outcomes = results.outcomes(self.tier, self.label).values()
+        sizes = ((outcome, outcome.down_bytes if self.down else outcome.up_bytes) for outcome in outcomes)
+        values = [bits_per_parameter(outcome.setup, size) for outcome, size in sizes]
+        return made(self.name, fmean(values), "bits per parameter", self.bound, values, self.note) if values else None
 
 
 def made(

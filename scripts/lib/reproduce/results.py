@@ -99,6 +99,10 @@ class Results:
             if (run.tier, run.label) == (tier, label) and run.name in self.kept:
                 yield run.seed, self.kept[run.name]
 
+    def outcomes(self, tier: str, label: str) -> dict[int, Outcome]:
+        """Outcome by seed, of the same."""
+        return {seed: kept.outcome for seed, kept in self.of(tier, label)}
+
     def accuracies(self, cell: Cell) -> dict[int, float]:
         """Accuracy in percent by seed."""
         found = ((seed, kept.accuracy(cell.judged)) for seed, kept in self.of(cell.tier, cell.label))
