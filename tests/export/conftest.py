@@ -7,12 +7,14 @@ import numpy.typing as npt
 import pytest
 from sklearn.datasets import load_digits
 
+from export.cli import main
 from protocol.architecture import INPUT, LOG_STEPS, Architecture, Kind, Layer, Role, Tensors
 from protocol.initial import initial_tensors
 from protocol.networks import resnet18
 from protocol.precision import Precision, activation_range
 
 MakeTensors = Callable[[Architecture, Precision], Tensors]
+Run = Callable[..., tuple[int, str, str]]
 
 
 REACH = 0.6
@@ -46,6 +48,20 @@ def uncomfortable(architecture: Architecture, precision: Precision) -> Tensors:
             case _ if spec.role in LOG_STEPS:
                 values += rng.normal(0, 0.1, spec.shape).astype(np.float32)
     return tensors
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["bitfleet-export", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        shown = capsys.readouterr()
+        return int(stopped.value.code or 0), shown.out, shown.err
+
+    return call
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,6 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from export.cli import main
 from export.passes import to_onnx
 from export.writer import serialize
 from protocol.architecture import Architecture, Tensors
@@ -25,20 +24,6 @@ Write = Callable[..., Path]
 
 W8A8 = Precision(8, 8)
 KEY = SigningKey(bytes(range(32)))
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["bitfleet-export", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        shown = capsys.readouterr()
-        return int(stopped.value.code or 0), shown.out, shown.err
-
-    return call
 
 
 @pytest.fixture

@@ -12,8 +12,6 @@ import pytest
 import torch
 from foreign_resnet import DEVIATION, MEAN, logits, normalised, trained
 
-from export.cli import main
-
 Digits = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]
 Run = Callable[..., tuple[int, str, str]]
 
@@ -32,20 +30,6 @@ class Case:
     test: Path
     accuracy: float
     parameters: int
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["bitfleet-export", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        shown = capsys.readouterr()
-        return int(stopped.value.code or 0), shown.out, shown.err
-
-    return call
 
 
 @pytest.fixture(scope="session")
