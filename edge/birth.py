@@ -3,10 +3,10 @@
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 import psutil
 
+from edge.board import board_name
 from edge.config import Config
 from edge.data import Dataset, load
 from edge.meters.base import Accuracy, Description
@@ -80,7 +80,4 @@ def agent_version() -> str:
 
 def processor() -> str:
     """The board's own name where it has one, else the processor's."""
-    model = Path("/proc/device-tree/model")
-    if model.exists():
-        return model.read_text(encoding="utf-8", errors="replace").rstrip("\0")
-    return platform.processor() or platform.machine()
+    return board_name() or platform.processor() or platform.machine()

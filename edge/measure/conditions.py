@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
+from edge.board import board_name
 from edge.gates import read_temperature_c
 from edge.measure.throttling import Throttling, read_throttling
 
@@ -88,12 +89,12 @@ def conditions(threads: int, before: Moment, after: Moment, root: Path = Path("/
 
 def board(root: Path = Path("/")) -> str:
     """The board's name by its device tree, else the processor's by Linux, else the machine's."""
-    with suppress(OSError):
-        return (root / "proc/device-tree/model").read_text(encoding="utf-8", errors="replace").rstrip("\0\n")
+    if (name := board_name(root / "proc/device-tree")) is not None:
+        return name
     with suppress(OSError):
         for line in (root / "proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            name, _, value = line.partition(":")
-            if name.strip() == "model name":
+            key, _, value = line.partition(":")
+            if key.strip() == "model name":
                 return value.strip()
     return platform.processor() or platform.machine()
 

@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from edge.board import DEVICE_TREE
 from edge.meters import jetson, rapl, raspberry
 from edge.meters.base import Absent, Meter, MeterError
 from edge.meters.hwmon import hwmon
@@ -40,7 +41,7 @@ class Host:
     """Where the kernel shows its devices."""
 
     sysfs: Path = Path("/sys")
-    device_tree: Path = Path("/proc/device-tree")
+    device_tree: Path = DEVICE_TREE
 
 
 HERE: Final = Host()

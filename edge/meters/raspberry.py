@@ -16,6 +16,7 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
+from edge.board import DEVICE_TREE, board_name
 from edge.meters.base import Absent, Accuracy, Description, MeterError
 from edge.meters.sampled import PowerMeter
 
@@ -31,16 +32,13 @@ _LINE: Final = re.compile(r"\s*(?P<rail>\w+)_(?P<unit>[AV])\s+(?:current|volt)\(
 _MW_PER_W: Final = 1000.0
 
 
-def find(device_tree: Path = Path("/proc/device-tree")) -> PowerMeter:
+def find(device_tree: Path = DEVICE_TREE) -> PowerMeter:
     """The board's own meter.
 
     Raises:
         Absent: this is no board with the chip.
     """
-    try:
-        model = (device_tree / "model").read_text(encoding="utf-8", errors="replace").rstrip("\0\n")
-    except OSError:
-        model = "unknown"
+    model = board_name(device_tree) or "unknown"
     if not model.startswith(MODELS):
         raise Absent(f"meter {NAME}: board {model!r}, expected one of {', '.join(MODELS)}")
     return meter()
