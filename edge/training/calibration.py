@@ -8,6 +8,7 @@ any of its members asks for.
 
 from typing import Final
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -73,8 +74,16 @@ def _search(x: Tensor, low: int, high: int) -> tuple[Tensor, Tensor]:
     """Least mean squared error for levels low to high, and the log step float32[1] that has it."""
     largest, smallest = float(x.max()), float(x.min())
     reach = max(largest / high if high else 0.0, smallest / low if low else 0.0, float(MIN_STEP))
-    sample = x.flatten()[:: max(1, x.numel() // _SAMPLE)]
+    sample = _sample(x)
     steps = [reach * fraction for fraction in _FRACTIONS]
     errors = torch.stack([((sample / s).round_().clamp_(low, high).mul_(s) - sample).square_().mean() for s in steps])
     best = int(errors.argmin())
     return errors[best], torch.tensor([steps[best]], device=x.device).log()
+
+
+def _sample(x: Tensor) -> Tensor:
+    """Drawn at random, the same way every time: at even distances one would see the same column of every row."""
+    flat = x.flatten()
+    if len(flat) <= _SAMPLE:
+        return flat
+    return flat[torch.from_numpy(np.random.default_rng(0).integers(0, len(flat), _SAMPLE)).to(x.device)]
