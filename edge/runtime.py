@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge.files import write_atomic
-from protocol import networks
+from protocol import networks, operators
 from protocol.architecture import Architecture
 from protocol.errors import ProtocolError
 from protocol.precision import Float32, Precision
@@ -239,6 +239,9 @@ def session_of(data: bytes, threads: int = 1) -> Any:
     options.log_severity_level = _LOG_ERRORS_ONLY
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    library = operators.operators(onnxruntime.__version__).library
+    if library is not None:
+        options.register_custom_ops_library(library)
     try:
         return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except _REFUSALS as error:

@@ -129,6 +129,14 @@ def dequantize(stored: UInt8, coding: Coding) -> Float32:
     return (stored.astype(np.float32) - np.float32(coding.zero)) * coding.step
 
 
+def recode(x: UInt8, coding_in: Coding, coding: Coding, threshold: Float32 | None) -> UInt8:
+    """Activations stored again in fewer bits; `threshold`, which broadcasts over x, is that of ±step at 1 bit."""
+    values = dequantize(x, coding_in)
+    if threshold is None:
+        return store(values / coding.step, coding)
+    return np.where(values >= threshold, np.uint8(coding.high), np.uint8(coding.low))
+
+
 def add(left: UInt8, left_coding: Coding, right: UInt8, right_coding: Coding, coding: Coding) -> UInt8:
     """The residual add of two branches and its ReLU, all of one step."""
     total = left.astype(np.int32) - left_coding.zero + right - right_coding.zero + coding.zero

@@ -14,8 +14,11 @@ from onnx import ModelProto, TensorProto, helper
 from export import ort
 from export.arithmetic import UInt8
 from export.errors import CheckFailed, ExportError
+from export.passes import binary
+from export.passes.binary_functions import FUNCTIONS
 from export.reference import FloatNetwork, IntegerNetwork
 from export.writer import LOGITS, OPSET, PICTURES, check_valid, parse, serialize
+from protocol import operators
 from protocol.architecture import Architecture, Tensors
 from protocol.precision import Float32, Precision
 
@@ -71,6 +74,8 @@ def check(
     expected_NL = np.concatenate([reference.logits(batch) for batch in batches])
     found_NL: Float32 = np.concatenate([ort.run(session, batch, [LOGITS])[0] for batch in batches])
     picture = _first_difference(found_NL, expected_NL, exact=not precision.is_float)
+    if proto.functions:
+        _check_standard_form(model, batches[0], expected_NL[:BATCH])
     if picture is not None:
         where = _locate(proto, reference, pictures_NCHW[picture : picture + 1], exact=not precision.is_float)
         difference = np.abs(found_NL[picture] - expected_NL[picture]).max()
@@ -80,14 +85,18 @@ def check(
 
 
 def require_portable(model: ModelProto, architecture: Architecture) -> None:
-    """Check that the model is valid, self-contained, in plain operators and has the agreed ends.
+    """Check that the model is valid, self-contained, in operators that any runtime has and has the agreed ends.
 
     Raises:
         CheckFailed: it is not.
     """
     opsets = {item.domain: item.version for item in model.opset_import}
-    if opsets != {"": OPSET}:
-        raise CheckFailed(f"model imports operator sets {opsets}: expected ai.onnx {OPSET} alone")
+    ours = {operators.DOMAIN: operators.VERSION} if model.functions else {}
+    if opsets != {"": OPSET, **ours}:
+        raise CheckFailed(f"model imports operator sets {opsets}: expected ai.onnx {OPSET} alone, or beside its own")
+    for function in model.functions:
+        if function != FUNCTIONS.get(function.name):
+            raise CheckFailed(f"model defines {function.domain}.{function.name} otherwise than the exporter does")
     external = [item.name for item in model.graph.initializer if item.data_location == TensorProto.EXTERNAL]
     if external:
         raise CheckFailed(f"constant {external[0]} lies outside the file: expected a model in one file")
@@ -102,6 +111,14 @@ def require_portable(model: ModelProto, architecture: Architecture) -> None:
         check_valid(model)
     except ExportError as error:
         raise CheckFailed(str(error)) from error
+
+
+def _check_standard_form(model: bytes, pictures_NCHW: UInt8, expected_NL: Float32) -> None:
+    """What a device runs that has none of our kernels."""
+    found_NL = ort.run(ort.session(model, standard=True), pictures_NCHW, [LOGITS])[0]
+    picture = _first_difference(found_NL, expected_NL, exact=True)
+    if picture is not None:
+        raise CheckFailed(f"the model in standard operators, picture {picture}: logits differ from the reference's")
 
 
 End = tuple[str, int, list[int]]
@@ -145,18 +162,21 @@ def _first_difference(found_NL: Float32, expected_NL: Float32, *, exact: bool) -
 
 def _locate(model: ModelProto, reference: FloatNetwork | IntegerNetwork, picture_1CHW: UInt8, *, exact: bool) -> str:
     """The first layer that stores something else than the reference, found by showing every layer's output."""
-    layers = [layer.name for layer in reference.architecture.layers[:-1]]
     written = {name for node in model.graph.node for name in node.output}
-    missing = [name for name in layers if name not in written]
+    absorbed = binary.plan(reference.graph).absorbed if isinstance(reference, IntegerNetwork) else frozenset()
+    layers = [layer.name for layer in reference.architecture.layers[:-1] if layer.name not in absorbed]
+    values_of = {name: name if name in written else f"{name}/nhwc" for name in layers}
+    missing = [name for name, value in values_of.items() if value not in written]
     if missing:
         return f"layer {missing[0]} is not in the model"
     opened = ModelProto()
     opened.CopyFrom(model)
     kind = TensorProto.UINT8 if exact else TensorProto.FLOAT
-    opened.graph.output.extend(helper.make_tensor_value_info(name, kind, None) for name in layers)
-    found = ort.run(ort.session(serialize(opened)), picture_1CHW, layers)
+    opened.graph.output.extend(helper.make_tensor_value_info(name, kind, None) for name in values_of.values())
+    found = ort.run(ort.session(serialize(opened)), picture_1CHW, list(values_of.values()))
     expected = reference.activations(picture_1CHW)
-    for name, values in zip(layers, found, strict=True):
+    for (name, value), stored in zip(values_of.items(), found, strict=True):
+        values = stored if value == name else stored.transpose(0, 3, 1, 2)
         if values.shape != expected[name].shape:
             return f"layer {name} has shape {values.shape[1:]}: expected {expected[name].shape[1:]}"
         tolerance = 0 if exact else FLOAT_TOLERANCE * float(np.abs(expected[name]).max())

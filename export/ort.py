@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from export.errors import ExportError
+from protocol import operators
 
 # Before the imports below, or it is too late.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
@@ -35,7 +36,7 @@ _REFUSALS: Final = (
 """ONNX Runtime's exceptions have no base class; ValueError stands for damaged names and unknown types."""
 
 
-def session(model: bytes, *, optimized_path: str | None = None) -> Any:
+def session(model: bytes, *, optimized_path: str | None = None, standard: bool = False) -> Any:
     """An `onnxruntime.InferenceSession` on one CPU thread that does not spin while it waits.
 
     Spinning workers on a shared device cost three times the latency they save.
@@ -43,6 +44,7 @@ def session(model: bytes, *, optimized_path: str | None = None) -> Any:
     Args:
         model: the ONNX file's bytes.
         optimized_path: where to write the graph as the session will run it.
+        standard: do without our own operators, as a device does on which they could not be compiled.
 
     Raises:
         ExportError: the runtime refuses the model.
@@ -53,6 +55,9 @@ def session(model: bytes, *, optimized_path: str | None = None) -> Any:
     options.log_severity_level = _LOG_FATAL_ONLY
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    library = None if standard else operators.operators(onnxruntime.__version__).library
+    if library is not None:
+        options.register_custom_ops_library(library)
     if optimized_path is not None:
         options.optimized_model_filepath = optimized_path
     try:

@@ -7,9 +7,10 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import FunctionProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from export.errors import ExportError
+from protocol import operators
 from protocol.architecture import INPUT, Architecture
 
 OPSET: Final = 21
@@ -28,6 +29,7 @@ class Writer:
     def __init__(self) -> None:
         self._nodes: list[NodeProto] = []
         self._constants: dict[str, TensorProto] = {}
+        self._functions: dict[str, FunctionProto] = {}
 
     def constant(self, name: str, values: npt.ArrayLike) -> str:
         """Store a constant once; returns its name."""
@@ -40,13 +42,29 @@ class Writer:
         self._nodes.append(helper.make_node(operator, list(inputs), [output], name=output, **attributes))
         return output
 
+    def call(self, function: FunctionProto, inputs: Sequence[str], output: str, **attributes: Any) -> str:
+        """Append a node that is a function, which the model will hold."""
+        self.define(function)
+        return self.node(function.name, inputs, output, domain=function.domain, **attributes)
+
+    def define(self, function: FunctionProto) -> None:
+        """Let the model hold a function; once is enough."""
+        self._functions.setdefault(function.name, function)
+
     def model(self, architecture: Architecture) -> ModelProto:
         """The finished model, from uint8 pictures [N, C, H, W] to float32 logits [N, classes]."""
         pictures = helper.make_tensor_value_info(PICTURES, TensorProto.UINT8, [BATCH, *architecture.input_shape])
         logits = helper.make_tensor_value_info(LOGITS, TensorProto.FLOAT, [BATCH, architecture.classes])
         graph = helper.make_graph(self._nodes, "bitfleet", [pictures], [logits], list(self._constants.values()))
-        opset = helper.make_opsetid("", OPSET)
-        return helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION, producer_name="bitfleet")
+        opsets = [helper.make_opsetid("", OPSET)]
+        opsets += [helper.make_opsetid(operators.DOMAIN, operators.VERSION)] if self._functions else []
+        return helper.make_model(
+            graph,
+            opset_imports=opsets,
+            ir_version=IR_VERSION,
+            producer_name="bitfleet",
+            functions=list(self._functions.values()),
+        )
 
 
 def value_name(architecture: Architecture, layer: str) -> str:

@@ -7,6 +7,8 @@ Per kind of layer, what is written and what the runtime makes of it:
     add        DequantizeLinear twice, Add, QuantizeLinear, all of one step QLinearAdd
     avgpool    Cast, ReduceSum, Mul, QuantizeLinear of step 1               the same
     linear     MatMulInteger, Add int32, Cast, Mul, (QuantizeLinear)        the same
+    of bits    BinaryConv, BinaryResidual (`export.passes.binary`)          our kernel, or the standard operators
+                                                                            that the file defines them by
     recode     DequantizeLinear, QuantizeLinear; at 1 bit signed a          the same
                comparison with the channel's threshold
     prelu      DequantizeLinear, Sub, PRelu, Add, QuantizeLinear            the same
@@ -23,12 +25,15 @@ from onnx import ModelProto, TensorProto
 
 from export.arithmetic import Coding, multiplier, pixels, pool_multiplier
 from export.graph import FoldedInteger, Graph, GroupNorm
+from export.passes import binary
+from export.passes.binary_functions import BINARY_CONV, BINARY_RESIDUAL
 from export.passes.exact_sums import exact_sums
 from export.passes.group_norm import group_norm
 from export.passes.prelu import prelu
 from export.passes.window import flat, grouped_window, window
 from export.writer import Writer, value_name
 from protocol.architecture import Kind, Layer
+from protocol.codec import bitpack
 
 
 def integer_arithmetic(graph: Graph[FoldedInteger]) -> ModelProto:
@@ -40,13 +45,29 @@ def integer_arithmetic(graph: Graph[FoldedInteger]) -> ModelProto:
 
 
 class _Emitter:
+    """Values are [N, C, H, W] under their layer's name; binary operators leave [N, H, W, C], named `<layer>/nhwc`."""
+
     def __init__(self, graph: Graph[FoldedInteger]) -> None:
         self.graph = graph
         self.writer = Writer()
+        self.plan = binary.plan(graph)
+        self.planes: dict[str, str] = {}
+        self.pixels: dict[str, str] = {}
 
     def emit(self, layer: Layer) -> None:
-        inputs = [value_name(self.graph.architecture, name) for name in layer.inputs]
-        output = value_name(self.graph.architecture, layer.name)
+        if layer.name in self.plan.absorbed:
+            return
+        operator = self.plan.operators.get(layer.name)
+        if operator is not None:
+            self.pixels[layer.name] = self._binary(operator)
+        elif layer.kind is Kind.ADD and all(name in self.pixels for name in layer.inputs):
+            self.pixels[layer.name] = self._add(layer, [self.pixels[name] for name in layer.inputs], _nhwc(layer.name))
+        else:
+            output = value_name(self.graph.architecture, layer.name)
+            inputs = [self._as_planes(name) for name in layer.inputs]
+            self.planes[layer.name] = self._plain(layer, inputs, output)
+
+    def _plain(self, layer: Layer, inputs: list[str], output: str) -> str:
         match layer.kind:
             case Kind.CONV:
                 self._conv(layer, inputs[0], output)
@@ -62,6 +83,55 @@ class _Emitter:
                 self._avgpool(layer, inputs[0], output)
             case Kind.LINEAR:
                 self._linear(layer, inputs[0], output)
+        return output
+
+    def _as_planes(self, name: str) -> str:
+        """[N, C, H, W]."""
+        if name not in self.planes and name in self.pixels:
+            self.planes[name] = self.writer.node("Transpose", [self.pixels[name]], name, perm=[0, 3, 1, 2])
+        return self.planes.get(name) or value_name(self.graph.architecture, name)
+
+    def _as_pixels(self, name: str) -> str:
+        """[N, H, W, C]."""
+        if name not in self.pixels:
+            self.pixels[name] = self.writer.node("Transpose", [self._as_planes(name)], _nhwc(name), perm=[0, 2, 3, 1])
+        return self.pixels[name]
+
+    def _binary(self, operator: binary.Binary) -> str:
+        conv, constant, name = operator.conv, self.writer.constant, operator.conv.name
+        node, coding, coding_in = self.graph.nodes[name], self.graph.codings[name], self.graph.coding_in(conv)
+        bits = bitpack.pack((node.codes_OX.reshape(-1) > 0).astype(np.uint8), 1)
+        step_in = constant(f"{self.graph.architecture.scale_of(conv.inputs[0])}.step", coding_in.step)
+        inputs = [
+            self._as_pixels(operator.x),
+            step_in,
+            constant(f"{name}.threshold", operator.threshold_C),
+            constant(f"{name}.weight", np.frombuffer(bits, np.uint8)),
+            constant(f"{name}.weight_scale", node.scale_O),
+            constant(f"{name}.bias", node.bias_O),
+            *self._coding(name),
+        ]
+        edges = [0, conv.padding, conv.padding, 0]
+        attributes = {
+            "weight_shape": list(node.codes_OX.shape),
+            "strides": [conv.stride] * 2,
+            "pads": edges * 2,
+            "levels": binary.levels(coding_in),
+            "low": coding.low,
+            "high": coding.high,
+        }
+        self.writer.define(BINARY_CONV)
+        output = _nhwc(operator.last.name)
+        if operator.prelu is None or operator.shortcut is None:
+            return self.writer.call(BINARY_CONV, inputs, output, **attributes)
+        learned, last = self.graph.prelus[operator.prelu.name], operator.prelu.name
+        inputs += [
+            self._as_pixels(operator.shortcut),
+            constant(f"{last}.slope", learned.slope_C),
+            constant(f"{last}.shift_in", learned.shift_in_C),
+            constant(f"{last}.shift_out", learned.shift_out_C),
+        ]
+        return self.writer.call(BINARY_RESIDUAL, inputs, output, **attributes)
 
     def _conv(self, layer: Layer, x: str, output: str) -> None:
         node = self.graph.nodes[layer.name]
@@ -117,13 +187,14 @@ class _Emitter:
         bent = prelu(self.writer, layer, self.graph.prelus[layer.name], values, f"{layer.name}/result")
         self._store(layer, "QuantizeLinear", [bent, *self._coding(layer.name)], output)
 
-    def _add(self, layer: Layer, inputs: list[str], output: str) -> None:
+    def _add(self, layer: Layer, inputs: list[str], output: str) -> str:
         branches = [
             self.writer.node("DequantizeLinear", [x, *self._coding(name)], f"{output}/{side}")
             for side, name, x in zip(("left", "right"), layer.inputs, inputs, strict=True)
         ]
         total = self.writer.node("Add", branches, f"{output}/sum")
         self._store(layer, "QuantizeLinear", [total, *self._coding(layer.name)], output)
+        return output
 
     def _avgpool(self, layer: Layer, x: str, output: str) -> None:
         coding = self.graph.coding_in(layer)
@@ -183,6 +254,10 @@ class _Emitter:
 
     def _level(self, stored: int) -> str:
         return self.writer.constant(f"level_{stored}", np.uint8(stored))
+
+
+def _nhwc(name: str) -> str:
+    return f"{name}/nhwc"
 
 
 def _double(writer: Writer, value: int) -> str:

@@ -39,7 +39,8 @@ def pack_weights(model: ModelProto, architecture: Architecture, precision: Preci
     packed.CopyFrom(model)
     packer = _Packer(packed)
     for layer in architecture.layers:
-        if layer.weight_shape is not None and precision.bits_of(pinned=layer.pinned) < 8:
+        of_bits = f"{layer.name}.threshold" in packer.constants  # a binary convolution has packed its own
+        if layer.weight_shape is not None and precision.bits_of(pinned=layer.pinned) < 8 and not of_bits:
             packer.pack(f"{layer.name}.weight", grid_of(architecture, layer, precision))
     packer.finish()
     return packed

@@ -35,15 +35,15 @@ class IntegerNetwork(Network):
             Kind.LINEAR: self._linear,
         }
         super().__init__(architecture.at(precision), operators)
-        self._graph = integer_numbers(architecture, precision, tensors)
-        self._weights = {name: _exact_weights(node) for name, node in self._graph.nodes.items()}
+        self.graph = integer_numbers(architecture, precision, tensors)
+        self._weights = {name: _exact_weights(node) for name, node in self.graph.nodes.items()}
 
     def _enter(self, pictures_NCHW: UInt8) -> Values:
         return pictures_NCHW
 
     def _conv(self, layer: Layer, x: Values) -> Values:
-        node = self._graph.nodes[layer.name]
-        coding_in, coding = self._graph.coding_in(layer), self._graph.codings[layer.name]
+        node = self.graph.nodes[layer.name]
+        coding_in, coding = self.graph.coding_in(layer), self.graph.codings[layer.name]
         centred = patches(layer, x, coding_in.pad).astype(np.float32) - np.float32(coding_in.zero)
         sums = planes(layer, centred @ columns(layer, self._weights[layer.name])).astype(np.int32)
         if node.norm is not None:
@@ -53,37 +53,34 @@ class IntegerNetwork(Network):
         return requantize(sums + per_channel(node.bias_O), per_channel(factor_O), coding)
 
     def _recode(self, layer: Layer, x: Values) -> Values:
-        coding = self._graph.codings[layer.name]
-        values = dequantize(x, self._graph.coding_in(layer))
-        threshold_C = self._graph.thresholds_C.get(layer.name)
-        if threshold_C is None:
-            return store(values / coding.step, coding)
-        return np.where(values >= per_channel(threshold_C), np.uint8(coding.high), np.uint8(coding.low))
+        threshold_C = self.graph.thresholds_C.get(layer.name)
+        threshold = None if threshold_C is None else per_channel(threshold_C)
+        return arithmetic.recode(x, self.graph.coding_in(layer), self.graph.codings[layer.name], threshold)
 
     def _prelu(self, layer: Layer, x: Values) -> Values:
-        coding, learned = self._graph.codings[layer.name], self._graph.prelus[layer.name]
+        coding, learned = self.graph.codings[layer.name], self.graph.prelus[layer.name]
         with np.errstate(over="ignore"):  # infinity clips like any large value
-            v = dequantize(x, self._graph.coding_in(layer)) - per_channel(learned.shift_in_C)
+            v = dequantize(x, self.graph.coding_in(layer)) - per_channel(learned.shift_in_C)
             y = np.where(v > 0, v, v * per_channel(learned.slope_C)) + per_channel(learned.shift_out_C)
         return store(y / coding.step, coding)
 
     def _add(self, layer: Layer, left: Values, right: Values) -> Values:
-        left_coding, right_coding = (self._graph.codings[name] for name in layer.inputs)
-        return arithmetic.add(left, left_coding, right, right_coding, self._graph.codings[layer.name])
+        left_coding, right_coding = (self.graph.codings[name] for name in layer.inputs)
+        return arithmetic.add(left, left_coding, right, right_coding, self.graph.codings[layer.name])
 
     def _avgpool(self, layer: Layer, x: Values) -> Values:
-        coding_in, coding = self._graph.coding_in(layer), self._graph.codings[layer.name]
+        coding_in, coding = self.graph.coding_in(layer), self.graph.codings[layer.name]
         count = arithmetic.pixels(layer)
         total = x.sum(axis=(2, 3), dtype=np.int64) - coding_in.zero * count
         return requantize(total, pool_multiplier(coding_in.step, count, coding.step), coding)
 
     def _linear(self, layer: Layer, x: Values) -> Values:
-        node, coding_in = self._graph.nodes[layer.name], self._graph.coding_in(layer)
+        node, coding_in = self.graph.nodes[layer.name], self.graph.coding_in(layer)
         centred_NI = x.reshape(len(x), -1).astype(np.float64) - coding_in.zero
         total = (centred_NI @ node.codes_OX.T.astype(np.float64)).astype(np.int32) + node.bias_O
         if not layer.scale:
             return total.astype(np.float32) * (coding_in.step * node.scale_O)
-        coding = self._graph.codings[layer.name]
+        coding = self.graph.codings[layer.name]
         return requantize(total, multiplier(coding_in.step, node.scale_O, coding.step), coding)
 
 

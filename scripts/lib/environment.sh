@@ -10,7 +10,7 @@
 
 environment() {
     local extras=$1 venv=${BITFLEET_VENV:-.venv} state
-    state=$(cat pyproject.toml aggregator/merge/_kernel.c edge/training/quantizers/_kernel.c | cksum | cut -d' ' -f1)
+    state=$(cat pyproject.toml aggregator/merge/_kernel.c edge/training/quantizers/_kernel.c protocol/operators/native/* | cksum | cut -d' ' -f1)
     PYTHON="$venv/bin/python"
     if [ -e "$venv/bitfleet-$extras-$state" ]; then
         return
