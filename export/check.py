@@ -74,12 +74,12 @@ def check(
     expected_NL = np.concatenate([reference.logits(batch) for batch in batches])
     found_NL: Float32 = np.concatenate([ort.run(session, batch, [LOGITS])[0] for batch in batches])
     picture = _first_difference(found_NL, expected_NL, exact=not precision.is_float)
-    if proto.functions:
-        _check_standard_form(model, batches[0], expected_NL[:BATCH])
     if picture is not None:
         where = _locate(proto, reference, pictures_NCHW[picture : picture + 1], exact=not precision.is_float)
         difference = np.abs(found_NL[picture] - expected_NL[picture]).max()
         raise CheckFailed(f"{precision} model, picture {picture}: logits differ by up to {difference:g}; {where}")
+    if proto.functions:
+        _check_standard_form(model, batches[0], expected_NL[:BATCH])
     difference = float(np.abs(found_NL - expected_NL).max())
     return Report(len(pictures_NCHW), difference == 0, difference, found_NL.argmax(axis=1))
 

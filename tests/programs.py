@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-PROGRAMS = ("mosquitto",)
+PROGRAMS = ("mosquitto", "gcc", "aarch64-linux-gnu-gcc", "qemu-aarch64")
 
 
 def find(program: str) -> str | None:

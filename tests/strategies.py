@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from protocol.architecture import Architecture, Role, Tensors
 from protocol.messages import TYPES
-from protocol.networks import resnet18
+from protocol.networks import FAMILIES, resnet18
 from protocol.precision import Precision
 from protocol.schema import Blob, Choice, Flag, Int, Kind, Real, Record, Sequence, Text
 
@@ -16,6 +16,12 @@ SMALL = resnet18(width=0.0625, input_shape=(1, 8, 8), classes=3)
 """The smallest useful network: 11 k parameters, every kind of layer the 3×3 stem has."""
 
 PRECISIONS = tuple(Precision.parse(name) for name in ("fp32", "W8A8", "W4A8", "W2A8", "W1A8"))
+
+
+def usual_stem(family: str) -> str:
+    """What a spec says of the first of a family's stems."""
+    stem = next(iter(FAMILIES[family].stems), "")
+    return f",stem={stem}" if stem else ""
 
 
 def random_tensors(network: Architecture, *precisions: Precision, seed: int = 0, scale: float = 0.1) -> Tensors:

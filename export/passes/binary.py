@@ -105,9 +105,7 @@ def levels(coding: Coding) -> int:
     return found
 
 
-def _operator(
-    graph: Graph[FoldedInteger], readers: dict[str, list[Layer]], conv: Layer, absorbed: set[str]
-) -> Binary:
+def _operator(graph: Graph[FoldedInteger], readers: dict[str, list[Layer]], conv: Layer, absorbed: set[str]) -> Binary:
     source = conv.inputs[0]
     if source in absorbed:
         row = graph.architecture.by_name[source]

@@ -84,9 +84,7 @@ def _binary_conv() -> FunctionProto:
     below = node("Sub", ["levels_wide", constant("unit", np.int64(1))], "levels_less")
     x_zero = node("Cast", [below], "x_zero_point", to=TensorProto.UINT8)
     inputs = [planes, "x_scale", x_zero, _weight(body), "weight_scale", constant("weight_zero", np.int8(0))]
-    stored = referring(
-        "QLinearConv", [*inputs, "y_scale", "y_zero_point", "bias"], "stored", strides="strides"
-    )
+    stored = referring("QLinearConv", [*inputs, "y_scale", "y_zero_point", "bias"], "stored", strides="strides")
     clipped = node("Clip", [stored, _level(body, "low"), _level(body, "high")], "clipped")
     node("Transpose", [clipped], "y", perm=_TO_NHWC)
     return body.function(operators.BINARY_CONV, CONV_INPUTS)

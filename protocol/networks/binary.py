@@ -12,14 +12,17 @@ from protocol.networks.builder import Builder, scaled
 from protocol.networks.resnet import BLOCKS, STAGES
 from protocol.networks.spec import Family, Options, register
 
+LARGE: Final = "3x3s2"
+
 
 def _rows(builder: Builder, options: Options) -> str:
-    x = builder.conv(
-        "stem.conv", INPUT, scaled(STAGES[0][0], options.width), relu=False, scale="stream1", wide=True, pinned=True
-    )
+    large, channels = options.stem == LARGE, scaled(STAGES[0][0], options.width)
+    stride, scale = (2, "stem") if large else (1, "stream1")
+    x = builder.conv("stem.conv", INPUT, channels, 3, stride, relu=False, scale=scale, wide=True, pinned=True)
     for stage, (channels, stride) in enumerate(STAGES, start=1):
+        first = 2 if large and stage == 1 else stride
         for block in range(2 * BLOCKS):
-            x = _block(builder, x, stage, block, scaled(channels, options.width), stride if block == 0 else 1)
+            x = _block(builder, x, stage, block, scaled(channels, options.width), first if block == 0 else 1)
     return builder.avgpool(x)
 
 
@@ -34,5 +37,10 @@ def _block(builder: Builder, x: str, stage: int, block: int, channels: int, stri
     return builder.prelu(f"{name}.prelu", total, scale=stream)
 
 
-binary18: Final = register(Family("binary18", _rows))
-"""ResNet18's stages with a shortcut around each of the 16 convolutions."""
+binary18: Final = register(Family("binary18", _rows, stems=("", LARGE)))
+"""ResNet18's stages with a shortcut around each of the 16 convolutions.
+
+For small pictures the stem has a stride of 1; with stem `3x3s2`, for 224×224, it has one of 2, and so has the first
+block. A 7×7 stem, as ResNet18 has it, would take longer than a quarter of all binary convolutions together, and its
+pooling pads with zeros, which win over the negative values of a signed stream. ReActNet's own stem is the same.
+"""

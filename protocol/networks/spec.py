@@ -39,7 +39,7 @@ class Family:
         name: first word of the spec.
         rows: appends every row up to what the classifier reads, and returns that row's name.
         input_shape: (C, H, W) of a picture unless another is asked for.
-        stems: stems to choose from, if any, the usual one first.
+        stems: stems to choose from, if any, the usual one first; an empty one goes without saying.
         normalised: whether there is normalisation to choose.
     """
 
@@ -116,7 +116,7 @@ def register(family: Family) -> Family:
 
 
 _SPEC: Final = re.compile(
-    r"(?P<family>[a-z0-9-]{1,32}):width=(?P<width>\d(?:\.\d{1,6})?)(?:,stem=(?P<stem>\dx\d))?"
+    r"(?P<family>[a-z0-9-]{1,32}):width=(?P<width>\d(?:\.\d{1,6})?)(?:,stem=(?P<stem>\dx\d(?:s\d)?))?"
     r",input=(?P<c>\d{1,3})x(?P<h>\d{1,5})x(?P<w>\d{1,5}),classes=(?P<classes>\d{1,6})"
     r"(?P<group>,norm=group)?(?P<nested>,codes=nested)?",
     re.ASCII,

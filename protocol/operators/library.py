@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from types import ModuleType
 
 
@@ -39,7 +40,6 @@ def operators(runtime_version: str) -> Operators:
 @cache
 def _module() -> ModuleType | None:
     try:
-        from protocol.operators import _binary  # noqa: PLC0415 (not built everywhere)
-    except ImportError:
+        return import_module("protocol.operators._binary")
+    except ImportError:  # not built everywhere
         return None
-    return _binary

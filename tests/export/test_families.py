@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from onnx import helper
+from strategies import usual_stem
 
 from export.check import check
 from export.passes import to_onnx
@@ -30,8 +31,7 @@ NETWORKS = [
 
 
 def network(family: str, variant: str = "", width: str = "0.0625") -> Architecture:
-    stem = ",stem=3x3" if FAMILIES[family].stems else ""
-    return parse(f"{family}:width={width}{stem},input=1x16x16,classes=10{variant}")
+    return parse(f"{family}:width={width}{usual_stem(family)},input=1x16x16,classes=10{variant}")
 
 
 @pytest.fixture(scope="module")
@@ -121,10 +121,20 @@ class TestOneSignedBit:
         assert stored["narrow"].ravel().tolist() == [2, 2, 0, 0]
         assert stored["conv"].ravel().tolist() == [128 + 2 - 2 - 4 * 8] * 4  # four centres, 32 padded pixels of −1
 
-    def test_the_file_does_the_same(self, architecture: Architecture, tensors: Tensors) -> None:
-        precision, pictures = Precision(1, 1), np.arange(256, dtype=np.uint8).reshape(-1, 1, 1, 1)
-        model = to_onnx(architecture, precision, tensors)
-        assert check(serialize(model), architecture, precision, tensors, pictures).bit_equal
+    @pytest.mark.parametrize("name", ["W1A1", "W2A1"])
+    def test_the_file_does_the_same(
+        self, name: str, architecture: Architecture, tensors: Tensors, make_tensors: MakeTensors
+    ) -> None:
+        precision, pictures = Precision.parse(name), np.arange(256, dtype=np.uint8).reshape(-1, 1, 1, 1)
+        known = make_tensors(architecture, precision) | tensors
+        model = to_onnx(architecture, precision, known)
+        assert check(serialize(model), architecture, precision, known, pictures).bit_equal
+
+    def test_weights_of_more_bits_have_it_padded_beforehand(
+        self, architecture: Architecture, make_tensors: MakeTensors
+    ) -> None:
+        precision = Precision(2, 1)
+        model = to_onnx(architecture, precision, make_tensors(architecture, precision))
         pad = next(node for node in model.graph.node if node.op_type == "Pad")
         convolution = next(node for node in model.graph.node if node.output[0] == "conv")
         assert pad.output[0] == convolution.input[0]

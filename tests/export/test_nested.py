@@ -11,6 +11,7 @@ import pytest
 from hostile import MULTIPLE, SLACK_BYTES, peak_bytes
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from strategies import usual_stem
 
 from export.errors import ExportError
 from export.nested import export_nested, read_nested, write_nested
@@ -47,8 +48,7 @@ def write(make_tensors: MakeTensors) -> Write:
 def test_every_slice_is_the_direct_export(
     family: str, variant: str, names: str, write: Write, make_tensors: MakeTensors
 ) -> None:
-    stem = ",stem=3x3" if FAMILIES[family].stems else ""
-    network = parse(f"{family}:width=0.0625{stem},input=1x16x16,classes=10{variant},codes=nested")
+    network = parse(f"{family}:width=0.0625{usual_stem(family)},input=1x16x16,classes=10{variant},codes=nested")
     nested = read_nested(write(network, names))
     assert nested.architecture == network
     for precision in parse_several(names):

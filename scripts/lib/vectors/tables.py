@@ -113,4 +113,5 @@ FILES: Final[Files] = {
     "tables/messages-2.json": messages,  # with Birth.max_latency_ms
     "tables/refusals.json": refusals,
     **{f"tables/networks/{name}.json": partial(family, name) for name in FAMILIES},
+    "tables/networks/binary18-2.json": partial(family, "binary18"),  # with stem 3x3s2
 }

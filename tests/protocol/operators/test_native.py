@@ -1,0 +1,52 @@
+"""The kernels in C against their definition in C: as built, under sanitizers, and on the devices' processors."""
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from programs import needs
+
+HERE = Path(__file__).parent
+NATIVE = HERE.parents[2] / "protocol" / "operators" / "native"
+SOURCES = [HERE / "check_binary.c", *(NATIVE / f"{name}.c" for name in ("binary", "paths", "portable", "avx2", "neon"))]
+FLAGS = ["-std=gnu11", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-Wall", "-Wextra"]
+SANITIZED = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+WHOLE = 120
+"""Layers of a run at full speed; a fourth of them are wide."""
+
+Build = Callable[..., Path]
+
+
+@pytest.fixture
+def build(tmp_path: Path) -> Build:
+    def compile_with(compiler: str, *flags: str) -> Path:
+        program = tmp_path / "check"
+        command = [needs(compiler), *FLAGS, "-Werror", *flags, f"-I{NATIVE}", "-o", program, *SOURCES, "-lm"]
+        subprocess.run(command, check=True, timeout=120)
+        return program
+
+    return compile_with
+
+
+def said(command: list[str | Path], layers: int, seed: int) -> str:
+    result = subprocess.run(
+        [*command, str(layers), str(seed)], capture_output=True, text=True, timeout=150, check=False
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+def test_every_path_computes_what_is_defined(build: Build) -> None:
+    assert f"portable: {WHOLE} layers as defined" in said([build("gcc")], WHOLE, 1)
+
+
+def test_no_path_reads_or_writes_beyond_its_memory(build: Build) -> None:
+    assert "portable: 20 layers as defined" in said([build("gcc", *SANITIZED)], 20, 2)
+
+
+@pytest.mark.parametrize("processor", ["cortex-a53", "cortex-a76"])
+def test_the_devices_processors_compute_the_same(build: Build, processor: str) -> None:
+    program = build("aarch64-linux-gnu-gcc", "-static")
+    spoken = said([needs("qemu-aarch64"), "-cpu", processor, program], 12, 3)
+    assert spoken.startswith("neon: 12 layers as defined\n")
