@@ -17,14 +17,17 @@
 #include "finish.h"
 
 #define AVX2 __attribute__((target("avx2")))
+#define UNROLLED _Pragma("GCC unroll 4")
+#define INLINED __attribute__((target("avx2"), always_inline)) static inline
 #define ROW(bits) {D(bits, 0), D(bits, 1), D(bits, 2), D(bits, 3), D(bits, 4), D(bits, 5), D(bits, 6), D(bits, 7), \
                    D(bits, 8), D(bits, 9), D(bits, 10), D(bits, 11), D(bits, 12), D(bits, 13), D(bits, 14), D(bits, 15)}
 #define D(a, b) ONE(a, b, 1) + ONE(a, b, 2) + ONE(a, b, 4) + ONE(a, b, 8)
 #define ONE(a, b, bit) (((a) ^ (b)) & (bit) ? 1 : 0)
 
 enum {
-    AT_ONCE = 4,                          /* channels of a byte of bits, and differences that a step can add */
-    MOST_STEPS = 255 / AT_ONCE,           /* whose sum a byte holds */
+    AT_ONCE = 4,                /* channels of a byte of bits, and differences that a step can add */
+    MOST_STEPS = 255 / AT_ONCE, /* whose sum a byte holds */
+    AT_A_TIME = 32,             /* bytes of a register */
     HALF = BLOCK / 2,
 };
 
@@ -77,49 +80,63 @@ static uint64_t spread(uint32_t bits)
     return word << 4;
 }
 
-AVX2 static void binarize(const Layer *layer, const uint8_t *x, size_t pixels, uint8_t *bits)
+/* One after the other, `count` values whose thresholds come again and again. */
+AVX2 static void binarize_run(const uint8_t *x, size_t stride, size_t count, size_t here, const uint8_t *thresholds,
+                              uint32_t possible, uint8_t *bits)
 {
-    size_t channels = layer->channels;
-    for (size_t c = 0; c < channels; c += 32) {
-        size_t here = channels - c < 32 ? channels - c : 32;
-        uint8_t threshold[32] = {0};
-        uint32_t possible = 0;
-        for (size_t i = 0; i < here; i++) { /* a threshold of 256 is never reached, one below 1 always */
-            int32_t t = layer->threshold[c + i];
-            threshold[i] = (uint8_t)(t < 0 ? 0 : t > 255 ? 255 : t);
-            possible |= (uint32_t)(t <= 255) << i;
-        }
-        __m256i least = _mm256_loadu_si256((const __m256i *)threshold);
-        for (size_t p = 0; p < pixels; p++) {
-            const uint8_t *from = x + p * channels + c;
-            uint8_t edge[32] = {0};
-            if (here < 32)
-                from = memcpy(edge, from, here);
-            __m256i values = _mm256_loadu_si256((const __m256i *)from);
-            __m256i reached = _mm256_cmpeq_epi8(_mm256_max_epu8(values, least), values);
-            uint64_t word = spread((uint32_t)_mm256_movemask_epi8(reached) & possible);
-            memcpy(bits + p * layer->pixel_bytes + c / AT_ONCE, &word, here / AT_ONCE);
-        }
+    __m256i least = _mm256_loadu_si256((const __m256i *)thresholds);
+    for (size_t n = 0; n < count; n++, x += stride, bits += stride / AT_ONCE) {
+        uint8_t edge[AT_A_TIME] = {0};
+        const uint8_t *from = here < AT_A_TIME ? memcpy(edge, x, here) : x;
+        __m256i values = _mm256_loadu_si256((const __m256i *)from);
+        __m256i reached = _mm256_cmpeq_epi8(_mm256_max_epu8(values, least), values);
+        uint64_t word = spread((uint32_t)_mm256_movemask_epi8(reached) & possible);
+        memcpy(bits, &word, here < AT_A_TIME ? here / AT_ONCE : sizeof word);
     }
 }
 
-AVX2 static inline void widen(uint16_t *sums, __m256i bytes)
+/* A register of channels at a time, and so for all pixels; or several pixels at a time, where they fill it. */
+AVX2 static void binarize(const Layer *layer, const uint8_t *x, size_t pixels, uint8_t *bits)
+{
+    size_t channels = layer->channels, several = AT_A_TIME % channels == 0 ? AT_A_TIME / channels : 1;
+    for (size_t c = 0; c < channels; c += AT_A_TIME) {
+        size_t here = channels - c < AT_A_TIME && several == 1 ? channels - c : AT_A_TIME;
+        uint8_t thresholds[AT_A_TIME] = {0};
+        uint32_t possible = 0;
+        for (size_t i = 0; i < here; i++) { /* a threshold of 256 is never reached, one below 1 always */
+            int32_t t = layer->threshold[c + i % channels];
+            thresholds[i] = (uint8_t)(t < 0 ? 0 : t > 255 ? 255 : t);
+            possible |= (uint32_t)(t <= 255) << i;
+        }
+        size_t whole = pixels / several, done = whole * several;
+        size_t stride = several > 1 ? AT_A_TIME : channels;
+        binarize_run(x + c, stride, whole, here, thresholds, possible, bits + c / AT_ONCE);
+        if (done < pixels)
+            binarize_run(x + done * channels, stride, 1, (pixels - done) * channels, thresholds, possible,
+                         bits + done * layer->pixel_bytes);
+    }
+}
+
+INLINED void widen(uint16_t *sums, __m256i bytes)
 {
     __m256i nothing = _mm256_setzero_si256(), *to = (__m256i *)sums;
     to[0] = _mm256_add_epi16(to[0], _mm256_unpacklo_epi8(bytes, nothing));
     to[1] = _mm256_add_epi16(to[1], _mm256_unpackhi_epi8(bytes, nothing));
 }
 
-/* One pixel's four bits against the weights of all outputs of the block. */
+/* One pixel's four bits against the weights of all outputs of the block, or of its first half. */
 #define STEP(window, left, right)                                                                                    \
     row = _mm256_broadcastsi128_si256(*(const __m128i *)((const uint8_t *)differences + (window)[step]));            \
     left = _mm256_add_epi8(left, _mm256_shuffle_epi8(row, weights_left));                                            \
+    if (whole)                                                                                                       \
     right = _mm256_add_epi8(right, _mm256_shuffle_epi8(row, weights_right))
 
-AVX2 static void count(const Layer *layer, const uint8_t *const *window, size_t row_bytes, const uint8_t *packed,
-                       uint16_t (*counts)[BLOCK])
+INLINED void count_block(const Layer *layer, const uint8_t *const *window,
+                                                                  size_t row_bytes, const uint8_t *packed,
+                                                                  uint16_t (*counts)[BLOCK], const int whole)
 {
-    memset(counts, 0, PIXELS * sizeof *counts);
+    for (int p = 0; p < PIXELS; p++)
+        memset(counts[p], 0, (whole ? BLOCK : HALF) * sizeof counts[p][0]);
     for (size_t row_number = 0; row_number < layer->kernel; row_number++) {
         const uint8_t *a = window[0] + row_number * row_bytes, *b = window[1] + row_number * row_bytes;
         const uint8_t *c = window[2] + row_number * row_bytes, *d = window[3] + row_number * row_bytes;
@@ -141,34 +158,44 @@ AVX2 static void count(const Layer *layer, const uint8_t *const *window, size_t 
                 __asm__("" : "+x"(a_left), "+x"(a_right), "+x"(b_left), "+x"(b_right), "+x"(c_left), "+x"(c_right),
                         "+x"(d_left), "+x"(d_right));
             } while (++step < steps);
-            widen(counts[0], a_left), widen(counts[0] + HALF, a_right);
-            widen(counts[1], b_left), widen(counts[1] + HALF, b_right);
-            widen(counts[2], c_left), widen(counts[2] + HALF, c_right);
-            widen(counts[3], d_left), widen(counts[3] + HALF, d_right);
+            widen(counts[0], a_left), widen(counts[1], b_left), widen(counts[2], c_left), widen(counts[3], d_left);
+            if (whole) {
+                widen(counts[0] + HALF, a_right), widen(counts[1] + HALF, b_right);
+                widen(counts[2] + HALF, c_right), widen(counts[3] + HALF, d_right);
+            }
             __asm__ volatile("" ::: "memory"); /* and from keeping the wide sums in registers meanwhile */
         }
     }
 }
 
+AVX2 static void count(const Layer *layer, const uint8_t *const *window, size_t row_bytes, const uint8_t *packed,
+                       size_t outputs, uint16_t (*counts)[BLOCK])
+{
+    if (outputs > HALF)
+        count_block(layer, window, row_bytes, packed, counts, 1);
+    else
+        count_block(layer, window, row_bytes, packed, counts, 0);
+}
+
 /* Eight levels as integers; what is not a number, or too small for any, becomes the smallest integer there is. */
-AVX2 static inline __m256i rounded(__m256 level)
+INLINED __m256i rounded(__m256 level)
 {
     return _mm256_cvtps_epi32(_mm256_min_ps(_mm256_set1_ps(INT8_MAX), level));
 }
 
 /* Four times eight levels, clipped to bytes. */
-AVX2 static inline __m256i bytes_of(const __m256i *levels)
+INLINED __m256i bytes_of(const __m256i *levels)
 {
     __m256i low = _mm256_packs_epi32(levels[0], levels[1]), high = _mm256_packs_epi32(levels[2], levels[3]);
     const __m256i in_order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
     return _mm256_permutevar8x32_epi32(_mm256_packs_epi16(low, high), in_order);
 }
 
-AVX2 static inline __m256i convolved(const Layer *layer, size_t first, const uint16_t *counts)
+INLINED __m256i convolved(const Layer *layer, size_t first, const uint16_t *counts, const int eights)
 {
     __m128i unit = _mm_cvtsi32_si128(layer->unit - 1);
-    __m256i levels[4];
-    for (int i = 0; i < 4; i++) {
+    __m256i levels[4] = {_mm256_setzero_si256(), _mm256_setzero_si256(), _mm256_setzero_si256(), _mm256_setzero_si256()};
+    UNROLLED for (int i = 0; i < eights; i++) {
         __m256i count = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(counts + 8 * i)));
         __m256i offset = _mm256_loadu_si256((const __m256i *)(layer->offset + first + 8 * i));
         __m256 sum = _mm256_cvtepi32_ps(_mm256_sub_epi32(offset, _mm256_sll_epi32(count, unit)));
@@ -177,12 +204,12 @@ AVX2 static inline __m256i convolved(const Layer *layer, size_t first, const uin
     return bytes_of(levels);
 }
 
-AVX2 static inline __m256i bent(const Layer *layer, size_t first, __m256i total)
+INLINED __m256i bent(const Layer *layer, size_t first, __m256i total, const int eights)
 {
     __m256 step = _mm256_set1_ps(layer->step_out);
     __m128i halves[2] = {_mm256_castsi256_si128(total), _mm256_extracti128_si256(total, 1)};
-    __m256i levels[4];
-    for (int i = 0; i < 4; i++) {
+    __m256i levels[4] = {_mm256_setzero_si256(), _mm256_setzero_si256(), _mm256_setzero_si256(), _mm256_setzero_si256()};
+    UNROLLED for (int i = 0; i < eights; i++) {
         __m128i eight = i % 2 ? _mm_srli_si128(halves[i / 2], 8) : halves[i / 2];
         __m256 v = _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(eight)), step);
         v = _mm256_sub_ps(v, _mm256_loadu_ps(layer->shift_in + first + 8 * i));
@@ -194,22 +221,42 @@ AVX2 static inline __m256i bent(const Layer *layer, size_t first, __m256i total)
     return bytes_of(levels);
 }
 
-/* Where all values are bytes around 128, clipping is what packing and saturating addition do anyway. */
-AVX2 static void finish(const Layer *layer, size_t first, const uint16_t *counts, const uint8_t *shortcut, uint8_t *out)
+/* Eight times `eights` outputs, 1, 2 or 4. Flipping the highest bit of a byte subtracts 128, or adds it. */
+INLINED void finish_bytes(const Layer *layer, size_t first,
+                                                                   const uint16_t *counts, const uint8_t *shortcut,
+                                                                   uint8_t *out, const int eights)
 {
-    if (layer->zero != 128 || layer->low != INT8_MIN || layer->high != INT8_MAX) {
-        finish_block(layer, first, counts, shortcut, out);
-        return;
+    const __m256i zero = _mm256_set1_epi8(INT8_MIN);
+    __m256i level = convolved(layer, first, counts, eights);
+    if (layer->has_residual) {
+        __m256i added = zero;
+        memcpy(&added, shortcut, 8 * (size_t)eights);
+        level = bent(layer, first, _mm256_adds_epi8(level, _mm256_xor_si256(added, zero)), eights);
     }
-    const __m256i zero = _mm256_set1_epi8(INT8_MIN); /* flipping the highest bit subtracts or adds 128 */
-    for (size_t half = 0; half < BLOCK; half += HALF) {
-        __m256i level = convolved(layer, first + half, counts + half);
-        if (layer->has_residual) {
-            __m256i beside = _mm256_loadu_si256((const __m256i *)(shortcut + half));
-            level = bent(layer, first + half, _mm256_adds_epi8(level, _mm256_xor_si256(beside, zero)));
-        }
-        _mm256_storeu_si256((__m256i *)(out + half), _mm256_xor_si256(level, zero));
+    level = _mm256_xor_si256(level, zero);
+    memcpy(out, &level, 8 * (size_t)eights);
+}
+
+static const uint8_t *beside(const uint8_t *shortcut, size_t done)
+{
+    return shortcut == NULL ? NULL : shortcut + done;
+}
+
+/* Where all values are bytes around 128, clipping is what packing and saturating addition do anyway. */
+AVX2 static void finish(const Layer *layer, size_t first, size_t outputs, const uint16_t *counts,
+                        const uint8_t *shortcut, uint8_t *out)
+{
+    size_t done = 0;
+    if (layer->zero == 128 && layer->low == INT8_MIN && layer->high == INT8_MAX) {
+        for (; outputs - done >= 32; done += 32)
+            finish_bytes(layer, first + done, counts + done, beside(shortcut, done), out + done, 4);
+        for (; outputs - done >= 16; done += 16)
+            finish_bytes(layer, first + done, counts + done, beside(shortcut, done), out + done, 2);
+        for (; outputs - done >= 8; done += 8)
+            finish_bytes(layer, first + done, counts + done, beside(shortcut, done), out + done, 1);
     }
+    if (done < outputs)
+        finish_block(layer, first + done, outputs - done, counts + done, beside(shortcut, done), out + done);
 }
 
 const Path binary_avx2 = {"avx2", runs_here, pixel_bytes, block_bytes, pack, binarize, count, finish};

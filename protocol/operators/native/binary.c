@@ -135,26 +135,21 @@ static void compute_block(void *state, size_t number)
     const uint8_t *bits = run->bits + picture * run->picture_bytes;
     const uint8_t *packed = layer->packed + block * layer->block_bytes;
     uint16_t counts[PIXELS][BLOCK] __attribute__((aligned(BLOCK)));
+    const uint8_t *next = bits;
+    size_t row = 0, column = 0;
     for (size_t start = 0; start < pixels; start += PIXELS) {
         const uint8_t *window[PIXELS];
         for (size_t p = 0; p < PIXELS; p++) { /* beyond the end, the last one again */
-            size_t pixel = start + p < pixels ? start + p : pixels - 1;
-            size_t row = pixel / run->out_width * layer->stride, column = pixel % run->out_width * layer->stride;
-            window[p] = bits + row * run->row_bytes + column * layer->pixel_bytes;
+            window[p] = next;
+            if (start + p + 1 < pixels && ++column == run->out_width)
+                column = 0, row++;
+            next = bits + row * layer->stride * run->row_bytes + column * layer->stride * layer->pixel_bytes;
         }
-        layer->path->count(layer, window, run->row_bytes, packed, counts);
+        layer->path->count(layer, window, run->row_bytes, packed, here, counts);
         for (size_t p = 0; p < PIXELS && start + p < pixels; p++) {
             size_t at = (picture * pixels + start + p) * layer->outputs + first;
-            if (here == BLOCK) {
-                const uint8_t *shortcut = layer->has_residual ? run->shortcut + at : NULL;
-                layer->path->finish(layer, first, counts[p], shortcut, run->y + at);
-            } else {
-                uint8_t shortcut[BLOCK] = {0}, out[BLOCK];
-                if (layer->has_residual)
-                    memcpy(shortcut, run->shortcut + at, here);
-                layer->path->finish(layer, first, counts[p], shortcut, out);
-                memcpy(run->y + at, out, here);
-            }
+            const uint8_t *shortcut = layer->has_residual ? run->shortcut + at : NULL;
+            layer->path->finish(layer, first, here, counts[p], shortcut, run->y + at);
         }
     }
 }

@@ -51,10 +51,12 @@ typedef struct {
     void (*pack)(const Definition *definition, size_t block, uint8_t *packed);
     /* Bits of `pixels` neighbours. */
     void (*binarize)(const Layer *layer, const uint8_t *x, size_t pixels, uint8_t *bits);
-    /* Differences of four windows, each given by its first pixel, and the weights of one block. */
+    /* Differences of four windows, each given by its first pixel, and the weights of the first outputs of a block. */
     void (*count)(const Layer *layer, const uint8_t *const *window, size_t row_bytes, const uint8_t *packed,
-                  uint16_t (*counts)[BLOCK]);
-    void (*finish)(const Layer *layer, size_t first, const uint16_t *counts, const uint8_t *shortcut, uint8_t *out);
+                  size_t outputs, uint16_t (*counts)[BLOCK]);
+    /* From differences to what one pixel stores, `outputs` values from `first` on. */
+    void (*finish)(const Layer *layer, size_t first, size_t outputs, const uint16_t *counts, const uint8_t *shortcut,
+                   uint8_t *out);
 } Path;
 
 /* A definition made ready for one path. Arrays over outputs are filled up to whole blocks. */

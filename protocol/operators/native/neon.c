@@ -17,13 +17,13 @@ static int runs_here(void)
 }
 
 static void count(const Layer *layer, const uint8_t *const *window, size_t row_bytes, const uint8_t *packed,
-                  uint16_t (*counts)[BLOCK])
+                  size_t outputs, uint16_t (*counts)[BLOCK])
 {
     size_t bytes = words_window_bytes(layer->channels, layer->kernel);
     uint8_t bits[PIXELS][LARGEST_ROW];
     for (int p = 0; p < PIXELS; p++)
         words_gather(layer, window[p], row_bytes, bytes, bits[p]);
-    for (size_t o = 0; o < BLOCK; o += OUTPUTS) {
+    for (size_t o = 0; o < outputs; o += OUTPUTS) { /* what is too many is there, and zero */
         uint32_t sums[PIXELS][OUTPUTS] = {{0}};
         for (size_t start = 0, end; start < bytes; start = end) {
             end = start + MOST_WORDS * WORD < bytes ? start + MOST_WORDS * WORD : bytes;
@@ -51,9 +51,10 @@ static void count(const Layer *layer, const uint8_t *const *window, size_t row_b
     }
 }
 
-static void finish(const Layer *layer, size_t first, const uint16_t *counts, const uint8_t *shortcut, uint8_t *out)
+static void finish(const Layer *layer, size_t first, size_t outputs, const uint16_t *counts, const uint8_t *shortcut,
+                   uint8_t *out)
 {
-    finish_block(layer, first, counts, shortcut, out);
+    finish_block(layer, first, outputs, counts, shortcut, out);
 }
 
 const Path binary_neon = {

@@ -16,13 +16,13 @@ static unsigned ones(uint64_t word)
 }
 
 static void count(const Layer *layer, const uint8_t *const *window, size_t row_bytes, const uint8_t *packed,
-                  uint16_t (*counts)[BLOCK])
+                  size_t outputs, uint16_t (*counts)[BLOCK])
 {
     size_t bytes = words_window_bytes(layer->channels, layer->kernel), words = bytes / sizeof(uint64_t);
     uint64_t bits[LARGEST_ROW / sizeof(uint64_t)];
     for (int p = 0; p < PIXELS; p++) {
         words_gather(layer, window[p], row_bytes, bytes, (uint8_t *)bits);
-        for (size_t o = 0; o < BLOCK; o++) {
+        for (size_t o = 0; o < outputs; o++) {
             const uint8_t *weight = packed + o * bytes;
             unsigned differences = 0;
             for (size_t w = 0; w < words; w++) {
@@ -35,9 +35,10 @@ static void count(const Layer *layer, const uint8_t *const *window, size_t row_b
     }
 }
 
-static void finish(const Layer *layer, size_t first, const uint16_t *counts, const uint8_t *shortcut, uint8_t *out)
+static void finish(const Layer *layer, size_t first, size_t outputs, const uint16_t *counts, const uint8_t *shortcut,
+                   uint8_t *out)
 {
-    finish_block(layer, first, counts, shortcut, out);
+    finish_block(layer, first, outputs, counts, shortcut, out);
 }
 
 const Path binary_portable = {
