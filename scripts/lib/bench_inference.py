@@ -8,7 +8,7 @@ Batch 1, one thread, CPU time of the whole process, which sleeps beside the one 
 hardly move it. Subjects take turns, so that every ratio is one within a turn; its median over turns is the result, and
 milliseconds are context.
 
-W1A1 is run twice: by our kernels (`protocol/operators`), and in the standard operators that the same file falls back on.
+W1A1 is run twice: by our kernels (`protocol/operators`), and in the standard operators that its file falls back on.
 Rivals: ONNX Runtime's own `quantize_static` (QDQ, uint8 × int8 per channel, on synthetic pictures), and OpenVINO with
 our fp32 file and with that one; it reads no QLinearConv per channel. Weights are those that training starts from:
 latency does not depend on them.
@@ -202,12 +202,14 @@ def show(subjects: list[Subject]) -> None:
 
 def _figures(subjects: dict[tuple[str, str], Subject], *, limited: bool) -> Iterator[Figure]:
     limits = {(limit.network, limit.subject, limit.over): limit.ratio for limit in LIMITS}
-    compared = dict.fromkeys([*limits, *((network, name, FP32) for network, name in subjects if name != FP32), *FURTHER])
+    compared = dict.fromkeys(
+        [*limits, *((network, name, FP32) for network, name in subjects if name != FP32), *FURTHER]
+    )
     for network, name, over in compared:
         if (network, name) not in subjects:
             continue
-        subject, usual = subjects[network, name], subjects[network, over]
-        ratios, limit = _ratios(subject, usual), limits.get((network, name, over))
+        subject = subjects[network, name]
+        ratios, limit = _ratios(subject, subjects[network, over]), limits.get((network, name, over))
         quartiles = quantiles(ratios, n=4)
         yield Figure(
             f"{_slug(network)}.{_slug(name)}.{_slug(over)}_over",
