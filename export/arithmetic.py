@@ -60,8 +60,9 @@ class Coding:
         return (self.low, self.high) != (0, MAX_STORED)
 
 
-PICTURE: Final = Coding(np.float32(INPUT_STEP))
-"""Pictures are activations of 8 bits."""
+def picture_coding(zero: int) -> Coding:
+    """Pictures are activations of 8 bits around a grey of their network's."""
+    return Coding(np.float32(INPUT_STEP), zero, pad=zero)
 
 
 def plain_coding(step: np.float32, bits: int, *, signed: bool) -> Coding:

@@ -17,12 +17,12 @@ from typing import Any, Final, Generic, TypeVar
 import numpy as np
 
 from export.arithmetic import (
-    PICTURE,
     Coding,
     Int32,
     binary_coding,
     offset_coding,
     offset_zero,
+    picture_coding,
     plain_coding,
     require_supported,
 )
@@ -201,7 +201,7 @@ def codings(
         steps: activation step of every scale group.
         zeros: of the rows that narrow a signed stream to 2 bits or more, by row name.
     """
-    made = {INPUT: PICTURE}
+    made = {INPUT: picture_coding(rows.zero)}
     for layer in rows.layers:
         if not layer.scale:
             continue

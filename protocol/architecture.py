@@ -27,7 +27,8 @@ Tensors = dict[str, Float32]
 """The tensors of one model by `TensorSpec.name`."""
 
 INPUT: Final = "input"
-"""Name of the picture as a layer input; its scale is fixed at 1/255, the step of an 8-bit picture."""
+"""Name of the picture as a layer input; its scale is fixed at 1/255, the step of an 8-bit picture, and its zero is
+`Architecture.zero`."""
 
 INPUT_STEP: Final = 1.0 / 255.0
 NORM_EPSILON: Final = 1e-5
@@ -209,6 +210,8 @@ class Architecture:
         norm: what normalises its convolutions.
         nested: whether the weight codes of every width are the leading bits of one 8-bit code
             (`protocol.weights`).
+        zero: the grey, 0 to 255, that stands for 0 in a picture: a network reads (pixel − zero)/255, and so sees this
+            grey where a window leaves the picture. Black, unless it was trained elsewhere on normalised pictures.
     """
 
     spec: str
@@ -217,6 +220,7 @@ class Architecture:
     layers: tuple[Layer, ...] = field(repr=False)
     norm: Norm = Norm.BATCH
     nested: bool = False
+    zero: int = 0
 
     @lru_cache(maxsize=64)  # noqa: B019 (architectures are few and cached themselves)
     def at(self, precision: Precision) -> "Architecture":

@@ -116,7 +116,7 @@ class Network:
     ) -> Tensor:
         """Logits float32[N, classes] of uint8 pictures, by default as the deployed network computes them."""
         normalise, activate, weigh = normalise or self.by_moments, activate or self.activate, weigh or self.weight
-        outputs = {INPUT: _levels(pictures_NCHW)}
+        outputs = {INPUT: _levels(pictures_NCHW, self.architecture.zero)}
         for layer in self._rows.layers:
             inputs = [outputs[name] for name in layer.inputs]
             outputs[layer.name] = self._apply(layer, inputs, normalise, activate, weigh)
@@ -286,14 +286,14 @@ class _Flat(Function):
         return gradient.view(ctx.shape).contiguous(memory_format=torch.channels_last)
 
 
-def _levels(pictures_NCHW: Tensor) -> Tensor:
-    """Pictures as float32 multiples of the input step.
+def _levels(pictures_NCHW: Tensor, zero: int) -> Tensor:
+    """Pictures as float32 multiples of the input step, around the grey that is their zero.
 
     Copied into fresh memory: with one channel both layouts look contiguous, so that `contiguous` would keep whatever
     strides the caller's array had, and other strides take other kernels, whose sums differ in the last bit.
     """
     x = torch.empty(pictures_NCHW.shape, device=pictures_NCHW.device, memory_format=torch.channels_last)
-    return x.copy_(pictures_NCHW).mul_(INPUT_STEP)
+    return x.copy_(pictures_NCHW).sub_(zero).mul_(INPUT_STEP)
 
 
 def trained(spec: TensorSpec, tensors: Mapping[str, Float32 | Tensor], device: str = "cpu") -> Tensor:

@@ -49,7 +49,8 @@ class Walk:
 
     def run(self, pictures_NCHW: UInt8) -> Values:
         """The logits of uint8 pictures, float32[N, classes]; on one BLAS thread, as the references."""
-        values: dict[str, Values] = {INPUT: (pictures_NCHW * np.float32(INPUT_STEP)).astype(np.float32)}
+        centred = pictures_NCHW.astype(np.float32) - np.float32(self.rows.zero)
+        values: dict[str, Values] = {INPUT: centred * np.float32(INPUT_STEP)}
         last_reader = {name: layer.name for layer in self.rows.layers for name in layer.inputs}
         with threadpool_limits(1, user_api="blas"):
             for layer in self.rows.layers:

@@ -61,7 +61,7 @@ def adopt(
         ExportError: it is none that our tables describe, and which layers are not; or its numbers are unusable.
     """
     arrays = plain(found.arrays)
-    architecture = recognise(arrays, input_shape or found.input_shape)
+    architecture = recognise(arrays, input_shape or found.input_shape, preprocessing.zero)
     specs = architecture.tensors(FP32)
     tensors = {spec.name: _as_float32(arrays, foreign_name(architecture, spec)) for spec in specs}
     weight, mean, variance = (f"{STEM}.{role}" for role in (Role.WEIGHT, Role.MEAN, Role.VARIANCE))
@@ -90,7 +90,8 @@ def _with_classes(network: Architecture, tensors: Tensors, classes: int) -> tupl
     width = network.layers[0].out_shape[0] / FULL_WIDTH
     stem = f"{network.layers[0].kernel}x{network.layers[0].kernel}"
     try:
-        other = resnet18(width=width, stem=stem, input_shape=network.input_shape, classes=classes)
+        shape, zero = network.input_shape, network.zero
+        other = resnet18(width=width, stem=stem, input_shape=shape, classes=classes, zero=zero)
     except RemoteProtocolError as error:
         raise ExportError(f"--classes {classes}: {error}") from error
     fresh = initial_tensors(other, FP32, SEED)

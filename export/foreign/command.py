@@ -42,8 +42,9 @@ def adopt_checkpoint(
         bitfleet-export adopt cifar.safetensors --normalize 0.5,0.5,0.5/0.25,0.25,0.25 --input 3x32x32 --out weights.bf
 
     Then export it with 'bitfleet-export model --calibrate', or begin a fleet with 'bitfleet-aggregator serve --start'.
-    Our pictures are not normalised, so that goes into the first layer; the result is the same but along the edges of a
-    picture, where the network now sees black instead of the mean. The answer says how far off that is.
+    Our pictures are not normalised: that goes into the first layer and into the grey that stands for 0. The result is
+    the same but along the edges of a picture, where the network now sees that grey instead of each colour's own mean.
+    The answer says how far off that is.
     """
     found = read_checkpoint(checkpoint)
     preprocessing = Preprocessing.parse(normalize)

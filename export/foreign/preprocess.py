@@ -1,16 +1,17 @@
 """What a network expects of its pictures disappears into its first layer.
 
 Elsewhere pictures are normalised before they reach the network, (x − m)/s with x in [0, 1] and a mean m and deviation
-s per colour; here a network reads x. With the first convolution's weights w,
+s per colour; here a network reads x − g, g being one grey for all colours (`Architecture.zero`). With the first
+convolution's weights w,
 
-    Σ w·(x − m)/s  =  Σ (w/s)·x − c,      c = Σ w·m/s  over colours and taps
+    Σ w·(x − m)/s  =  Σ (w/s)·(x − g) − c,      c = Σ w·(m − g)/s  over colours and taps
 
 so the weights are divided by s, and c, a constant per channel, joins the mean of the normalisation that follows.
 
-**Borders differ.** A convolution pads with zeros after normalising, so that around the picture it sees its mean; ours
-pads x itself and sees black. Every tap outside the picture then misses w·m/s. No weights can mend that, since a pixel
-inside and one outside would need different ones, so what it comes to is said instead (`Border`). A mean of 0 has no
-border.
+**Borders.** A convolution pads with zeros after normalising, so that around the picture it sees the mean; ours sees the
+grey g, which is the nearest to all colours' means there is among 256. Every tap outside the picture then misses
+w·(m − g)/s: next to nothing where colours have one mean, and little where they differ, as ImageNet's do. No weights can
+mend that, since a pixel inside and one outside would need different ones, so what it comes to is said (`Border`).
 """
 
 from dataclasses import dataclass
@@ -73,8 +74,13 @@ class Preprocessing:
             raise ExportError(f"--normalize {text!r}: expected as many deviations above 0 as means; {EXAMPLE}")
         return cls(mean, deviation)
 
+    @property
+    def zero(self) -> int:
+        """The grey of 0 to 255 that is nearest to all colours' means."""
+        return int(np.clip(round(255 * sum(self.mean) / len(self.mean)), 0, 255)) if self.mean else 0
+
     def absorb(self, weight_OIKK: Float32, mean_O: Float32) -> tuple[Float32, Float32]:
-        """Weights and normalisation mean of the first convolution, for x instead of the normalised picture.
+        """Weights and normalisation mean of the first convolution, for x − g instead of the normalised picture.
 
         Raises:
             ExportError: the convolution reads another number of colours.
@@ -85,7 +91,7 @@ class Preprocessing:
         return scaled.astype(np.float32), (mean_O + missed.sum(axis=(1, 2, 3))).astype(np.float32)
 
     def border(self, stem: Layer, weight_OIKK: Float32, variance_O: Float32) -> Border:
-        """What padding with black instead of the mean comes to.
+        """What padding with the grey instead of the mean comes to.
 
         Args:
             stem: the first convolution's row.
@@ -104,11 +110,11 @@ class Preprocessing:
         return Border(float(cut.mean()), shift)
 
     def _split(self, weight_OIKK: Float32) -> tuple[Float64, Float64]:
-        """w/s, and w·m/s, float64 in the weight's shape."""
+        """w/s, and w·(m − g)/s, float64 in the weight's shape."""
         if weight_OIKK.shape[1] != len(self.mean):
             raise ExportError(
                 f"--normalize has {len(self.mean)} colours: expected {weight_OIKK.shape[1]}, those conv1 reads"
             )
         mean, deviation = (np.array(part).reshape(1, -1, 1, 1) for part in (self.mean, self.deviation))
         scaled = weight_OIKK / deviation
-        return scaled, scaled * mean
+        return scaled, scaled * (mean - self.zero / 255)

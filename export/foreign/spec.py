@@ -24,12 +24,13 @@ MOST_NAMED: Final = 12
 EXPECTED: Final = "a ResNet18 as torchvision and timm name its layers"
 
 
-def recognise(arrays: Arrays, input_shape: Shape | None) -> Architecture:
+def recognise(arrays: Arrays, input_shape: Shape | None, zero: int = 0) -> Architecture:
     """The network whose tensors these arrays are.
 
     Args:
         arrays: under torchvision's names, prefixes removed.
         input_shape: (C, H, W) of a picture, or None for the stem's usual size.
+        zero: the grey that stands for 0 in a picture.
 
     Raises:
         ExportError: they are no ResNet18; the message names every layer that is missing, of another shape or not
@@ -43,9 +44,8 @@ def recognise(arrays: Arrays, input_shape: Shape | None) -> Architecture:
     if shape[0] != colours:
         raise ExportError(f"input {shape_in_words(shape)} has {shape[0]} channels: conv1 reads {colours}")
     try:
-        network = resnet18(
-            width=channels / FULL_WIDTH, stem=f"{kernel}x{kernel}", input_shape=shape, classes=classifier[0]
-        )
+        stem, width = f"{kernel}x{kernel}", channels / FULL_WIDTH
+        network = resnet18(width=width, stem=stem, input_shape=shape, classes=classifier[0], zero=zero)
     except RemoteProtocolError as error:
         raise ExportError(f"conv1 has {channels} channels, fc {classifier[0]} classes: {error}") from error
     _check_all(arrays, {foreign_name(network, spec): spec.shape for spec in network.tensors(FP32)})

@@ -1,4 +1,4 @@
-"""Pass: the folded float network as ONNX operators. Pictures are uint8 here too and become x/255 first."""
+"""Pass: the folded float network as ONNX operators. Pictures are uint8 here too and become (x − zero)/255 first."""
 
 import numpy as np
 from onnx import ModelProto, TensorProto
@@ -15,6 +15,9 @@ def float_arithmetic(graph: Graph[FoldedFloat]) -> ModelProto:
     """Conv, Relu, PRelu, MaxPool, Add, GlobalAveragePool and Gemm in float32."""
     writer = Writer()
     pixels = writer.node("Cast", [PICTURES], f"{INPUT}/float", to=TensorProto.FLOAT)
+    if graph.architecture.zero:
+        zero = writer.constant(f"{INPUT}.zero", np.float32(graph.architecture.zero))
+        pixels = writer.node("Sub", [pixels, zero], f"{INPUT}/centred")
     step = writer.constant(f"{INPUT}.step", np.float32(INPUT_STEP))
     writer.node("Mul", [pixels, step], f"{INPUT}/scaled")
     for layer in graph.architecture.layers:

@@ -30,7 +30,7 @@ class FloatNetwork(Network):
         self._graph = float_numbers(architecture, FP32, tensors)
 
     def _enter(self, pictures_NCHW: UInt8) -> Values:
-        return pictures_NCHW * INPUT_STEP
+        return (pictures_NCHW.astype(np.float64) - self.architecture.zero) * INPUT_STEP
 
     def _conv(self, layer: Layer, x: Values) -> Values:
         node = self._graph.nodes[layer.name]

@@ -29,6 +29,7 @@ class Options:
     norm: Norm
     nested: bool
     stem: str
+    zero: int
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class Family:
         classes: int = 10,
         norm: Norm = Norm.BATCH,
         nested: bool = False,
+        zero: int = 0,
     ) -> Architecture:
         """The network with these options, as a table.
 
@@ -68,23 +70,25 @@ class Family:
             classes: number of logits.
             norm: what normalises its convolutions.
             nested: whether the codes of every width are the leading bits of one 8-bit code.
+            zero: the grey that stands for 0 in a picture.
 
         Raises:
             Unsupported: an option is out of bounds.
         """
         if stem is None:
             stem = self.stems[0] if self.stems else ""
-        options = Options(width, input_shape or self.input_shape, classes, norm, nested, stem)
+        options = Options(width, input_shape or self.input_shape, classes, norm, nested, stem, zero)
         self._check(options)
         builder = Builder(options.input_shape)
         builder.classifier(self.rows(builder, options), options.classes)
-        spec = self._spec(options)
-        return Architecture(spec, options.input_shape, options.classes, builder.layers, options.norm, options.nested)
+        spec, shape = self._spec(options), options.input_shape
+        return Architecture(spec, shape, options.classes, builder.layers, options.norm, options.nested, options.zero)
 
     def _spec(self, options: Options) -> str:
         values = [f"width={options.width:g}"]
         values += [f"stem={options.stem}"] if options.stem else []
         values += [f"input={'x'.join(map(str, options.input_shape))}", f"classes={options.classes}"]
+        values += [f"zero={options.zero}"] if options.zero else []
         values += ["norm=group"] if options.norm is Norm.GROUP else []
         values += ["codes=nested"] if options.nested else []
         return f"{self.name}:{','.join(values)}"
@@ -101,6 +105,8 @@ class Family:
             raise Unsupported(f"{self.name} input {shape}: expected edges of {MIN_EDGE} to {MAX_EDGE} pixels")
         if not 2 <= classes <= MAX_CLASSES:
             raise Unsupported(f"{self.name} classes {classes}: expected 2 to {MAX_CLASSES}")
+        if not 0 <= options.zero <= 255:
+            raise Unsupported(f"{self.name} zero {options.zero}: expected a grey of 0 to 255")
         if options.norm is not Norm.BATCH and not self.normalised:
             raise Unsupported(f"{self.name} norm {options.norm}: it has no normalisation to choose")
 
@@ -118,7 +124,7 @@ def register(family: Family) -> Family:
 _SPEC: Final = re.compile(
     r"(?P<family>[a-z0-9-]{1,32}):width=(?P<width>\d(?:\.\d{1,6})?)(?:,stem=(?P<stem>\dx\d(?:s\d)?))?"
     r",input=(?P<c>\d{1,3})x(?P<h>\d{1,5})x(?P<w>\d{1,5}),classes=(?P<classes>\d{1,6})"
-    r"(?P<group>,norm=group)?(?P<nested>,codes=nested)?",
+    r"(?:,zero=(?P<zero>\d{1,3}))?(?P<group>,norm=group)?(?P<nested>,codes=nested)?",
     re.ASCII,
 )
 
@@ -145,6 +151,7 @@ def parse(spec: str) -> Architecture:
         classes=int(match["classes"]),
         norm=Norm.GROUP if match["group"] else Norm.BATCH,
         nested=bool(match["nested"]),
+        zero=int(match["zero"] or 0),
     )
     if network.spec != spec:
         raise Malformed(f"architecture {spec[:80]!r}: not canonical, expected {network.spec!r}")

@@ -1,6 +1,7 @@
 """Every table, with either normalisation and either kind of codes, at every kind of precision: equal in every bit."""
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -49,6 +50,21 @@ class TestContract:
         tensors = make_tensors(architecture, precision)
         report = check(serialize(to_onnx(architecture, precision, tensors)), architecture, precision, tensors, pictures)
         assert report.bit_equal or precision.is_float
+
+
+@pytest.mark.parametrize("name", ["fp32", "W8A8", "W4A4", "W1A1"])
+@pytest.mark.parametrize("variant", ["", ",norm=group"])
+def test_a_pictures_zero_may_be_any_grey(
+    variant: str, name: str, make_tensors: MakeTensors, pictures: npt.NDArray[np.uint8]
+) -> None:
+    """Padding is then that grey: a picture of nothing else looks the same everywhere."""
+    architecture, precision = parse(f"cnn4:width=0.25,input=1x16x16,classes=10,zero=76{variant}"), Precision.parse(name)
+    tensors = make_tensors(architecture, precision)
+    report = check(serialize(to_onnx(architecture, precision, tensors)), architecture, precision, tensors, pictures)
+    assert report.bit_equal or precision.is_float
+    reference = FloatNetwork if precision.is_float else partial(IntegerNetwork, precision=precision)
+    stored = reference(architecture, tensors=tensors).activations(np.full((1, 1, 16, 16), 76, np.uint8))["conv1"]
+    assert (stored == stored[:, :, :1, :1]).all()
 
 
 @pytest.mark.parametrize("name", ["W8A8", "W2A2", "W1A1"])

@@ -55,6 +55,14 @@ def family(name: str) -> Vector:
     return {"requirement": "BF-060, BF-061, BF-068", "vectors": [table(spec) for spec in specs]}
 
 
+def zero() -> Vector:
+    """A network whose pictures have another zero than black."""
+    return {
+        "requirement": "BF-060",
+        "vectors": [table("resnet18:width=0.25,stem=3x3,input=3x32x32,classes=10,zero=115")],
+    }
+
+
 def messages() -> Vector:
     """Every message: its type number, and its fields with key, kind and bounds."""
     vectors = [
@@ -114,4 +122,5 @@ FILES: Final[Files] = {
     "tables/refusals.json": refusals,
     **{f"tables/networks/{name}.json": partial(family, name) for name in FAMILIES},
     "tables/networks/binary18-2.json": partial(family, "binary18"),  # with stem 3x3s2
+    "tables/networks/zero.json": zero,
 }

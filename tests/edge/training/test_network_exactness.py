@@ -22,6 +22,7 @@ SMALL = {
     "resnet18-nested": resnet18(width=0.0625, input_shape=(1, 16, 16), nested=True),
     "resnet18-group": resnet18(width=0.125, input_shape=(1, 16, 16), norm=Norm.GROUP),
     "binary18": binary18(width=0.0625, input_shape=(1, 16, 16)),
+    "cnn4-grey": cnn4(width=0.25, input_shape=(1, 16, 16), zero=76),
     "binary18-group-nested": binary18(width=0.125, input_shape=(1, 16, 16), norm=Norm.GROUP, nested=True),
     "mobile": mobile(width=0.125, input_shape=(1, 16, 16)),
     "mobile-group": mobile(width=0.125, input_shape=(1, 16, 16), norm=Norm.GROUP),

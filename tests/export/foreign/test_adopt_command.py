@@ -53,7 +53,7 @@ def adopted(case: Case, run: Run, tmp_path: Path) -> Path:
     code, text, err = run("adopt", case.checkpoint, "--normalize", NORMALIZE, "--out", out, "--json")
     assert code == 0, err
     facts = json.loads(text)
-    assert facts["architecture"] == "resnet18:width=0.125,stem=3x3,input=1x32x32,classes=10"
+    assert facts["architecture"] == "resnet18:width=0.125,stem=3x3,input=1x32x32,classes=10,zero=76"
     assert (facts["read_as"], facts["layers"], facts["parameters"]) == ("torch checkpoint", 21, case.parameters)
     assert (facts["classifier"], facts["border_share"]) == ("as trained", pytest.approx(124 / 1024))
     return out

@@ -28,6 +28,7 @@ class Block(nn.Module):
             self.downsample = nn.Sequential(projection, nn.BatchNorm2d(channels))
 
     def forward(self, x: Tensor) -> Tensor:
+        """float32[N, C, H, W] to the same, of the block's channels and stride."""
         y = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
         return self.relu(y + (x if self.downsample is None else self.downsample(x)))
 
@@ -48,6 +49,7 @@ class Bottleneck(nn.Module):
             self.downsample = nn.Sequential(projection, nn.BatchNorm2d(channels))
 
     def forward(self, x: Tensor) -> Tensor:
+        """float32[N, C, H, W] to the same, of the block's channels and stride."""
         y = self.relu(self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x))))))
         return self.relu(self.bn3(self.conv3(y)) + (x if self.downsample is None else self.downsample(x)))
 
@@ -83,6 +85,7 @@ class ResNet(nn.Module):
         self.fc = nn.Linear(channels, classes)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Logits float32[N, classes]."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         for name in ("layer1", "layer2", "layer3", "layer4"):
             x = getattr(self, name)(x)
@@ -96,8 +99,9 @@ def normalised(pictures_NCHW: Pictures, mean: float = MEAN, deviation: float = D
 
 @torch.no_grad()
 def logits(network: nn.Module, x: Tensor) -> npt.NDArray[np.float32]:
+    """float32[N, classes] of pictures that are normalised already."""
     network.eval()
-    return np.concatenate([network(part).numpy() for part in x.split(128)])
+    return np.concatenate([network(part).numpy() for part in torch.split(x, 128)])
 
 
 def lively(network: nn.Module, seed: int = 0) -> nn.Module:
@@ -111,6 +115,7 @@ def lively(network: nn.Module, seed: int = 0) -> nn.Module:
                 (module.running_mean, -0.3, 0.3),
                 (module.running_var, 0.5, 2.0),
             ):
+                assert values is not None  # they are, with statistics of their own
                 values.data = torch.rand(values.shape, generator=generator) * (high - low) + low
     return network.eval()
 
@@ -125,8 +130,9 @@ def trained(pictures_NCHW: Pictures, labels_N: Labels, *, epochs: int, seed: int
         network.train()
         for group in optimizer.param_groups:
             group["lr"] = 2e-3 * (1 - epoch / epochs)
-        for part in torch.randperm(len(x)).split(64):
+        for part in torch.split(torch.randperm(len(x)), 64):
             optimizer.zero_grad()
-            nn.functional.cross_entropy(network(x[part]), y[part]).backward()
+            loss: Tensor = nn.functional.cross_entropy(network(x[part]), y[part])
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
     return network.eval()
