@@ -28,25 +28,21 @@ from pathlib import Path
 from typing import Final
 
 from evidence import Figure, write
-from pictures import FASHION_MNIST
+from narrow import CALIBRATION, SPECS, quantized, real_pictures
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from simulation.partition import load_both
 
 from export import ort
-from export.arithmetic import UInt8
-from export.calibration import calibrated
 from export.check import Report, check
 from export.nested import write_nested
 from export.passes import to_onnx
-from export.weights import Weights
 from export.writer import serialize
 from protocol import networks
-from protocol.architecture import PROFILE, Architecture, Kind, Tensors
-from protocol.initial import derive_profile, initial_tensors
+from protocol.architecture import Architecture
+from protocol.initial import initial_tensors
 from protocol.networks import resnet18
-from protocol.precision import FP32, Precision
+from protocol.precision import Precision
 
 NESTED: Final = "nested"
 FILES: Final = ("fp32", "W8A8", "W6A8", "W5A8", "W4A8", "W4A4", "W3A8", "W2A8", "W2A2", "W1A8", "W1A1")
@@ -56,15 +52,6 @@ MAX_EXPORT_S: Final = 1.0
 
 PICTURES: Final = 10_000
 QUICK_PICTURES: Final = 200
-CALIBRATION: Final = 128
-SPECS: Final = {
-    "resnet18": "resnet18:width=0.125,stem=3x3,input=1x28x28,classes=10",
-    "binary18": "binary18:width=0.125,input=1x28x28,classes=10",
-    "vgg-small": "vgg-small:width=0.125,input=1x28x28,classes=10",
-    "cnn4": "cnn4:width=0.5,input=1x28x28,classes=10",
-    "mobile": "mobile:width=0.25,input=1x28x28,classes=10",
-    "fedzip-cnn": "fedzip-cnn:width=0.25,input=1x28x28,classes=10",
-}
 PRECISIONS: Final = (*FILES[1:], "W8A4", "W8A2", "W6A4", "W5A4", "W4A2", "W3A4", "W3A2", "W2A4", "W1A4", "W1A2")
 """Every width of weights with 8, 4 and 2 bits of activations."""
 
@@ -132,33 +119,21 @@ def _resident_bytes(model: bytes, network: Architecture) -> int:
 
 def _exactness(pictures: int, console: Console) -> list[Exact]:
     """Every network at every precision, several processes at a time."""
-    source = "fashion-mnist" if FASHION_MNIST.is_dir() else "digits"
     cases = list(product(SPECS, PRECISIONS))
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(os.cpu_count(), mp_context=context) as pool:
-        jobs = {pool.submit(_exact, family, precision, source, pictures): None for family, precision in cases}
+        jobs = {pool.submit(_exact, family, precision, pictures): None for family, precision in cases}
         done = track(as_completed(jobs), "comparing with the reference", total=len(jobs), console=console)
         found = {(each.family, each.precision): each for each in (job.result() for job in done)}
     return [found[case] for case in cases]
 
 
-def _exact(family: str, name: str, source: str, pictures: int) -> Exact:
+def _exact(family: str, name: str, pictures: int) -> Exact:
     network, precision = networks.parse(SPECS[family]), Precision.parse(name)
-    train, test = load_both(source, network.input_shape)
-    tensors = _quantized(network, precision, train.pictures_NCHW[:CALIBRATION])
+    train, test = real_pictures(network)
+    tensors = quantized(network, precision, train.pictures_NCHW[:CALIBRATION])
     model = serialize(to_onnx(network, precision, tensors))
     return Exact(family, name, check(model, network, precision, tensors, test.pictures_NCHW[:pictures]))
-
-
-def _quantized(network: Architecture, precision: Precision, pictures_NCHW: UInt8) -> Tensors:
-    """Fresh weights with moments and steps from pictures; where no search sets steps, they are those of training."""
-    weights = Weights(network, (FP32,), initial_tensors(network, FP32, 0))
-    signed = any(row.kind is Kind.RECODE and row.signed for row in network.at(precision).layers)
-    if not signed:
-        return calibrated(weights, precision, pictures_NCHW)
-    wide = calibrated(weights, Precision(precision.weight_bits, 8), pictures_NCHW)
-    shared = {spec.name: wide[spec.name] for spec in network.tensors(precision) if spec.role not in PROFILE}
-    return shared | derive_profile(network, precision, shared, wide)
 
 
 def show(files: list[Written], exact: list[Exact], *, console: Console) -> None:
