@@ -46,7 +46,7 @@ BEST_GAP: Final = at_least(-0.5)
 DOWN_BPP: Final = at_most(3.0)
 
 FEDAQ_J: Final = 0.15
-"""A round. In trials with seed 0, 0.1 never came near the target."""
+"""A round. Less costs more: in trials with seed 0, 0.125 J needed 16 rounds, and 0.1 J 47 of 60, 4.6 J in all."""
 BEST_J: Final = 0.045
 BEST_CODED_J: Final = 0.03
 _FLOAT_BITS: Final = {"fp32": 32.0, "half": 16.0}
