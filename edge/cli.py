@@ -39,7 +39,8 @@ from edge.measure_commands import measure
 from edge.membership import Membership, MembershipError, device_key, forget_membership
 from edge.meter_commands import Meter, meters
 from edge.provision import Provisioner
-from edge.runtime import ModelRefused, NoModel, Runtime
+from edge.runtime import NoModel, Runtime
+from edge.session import InferenceFailed, ModelRefused
 from edge.state import Journal
 from edge.training.task import TrainerError
 from protocol.architecture import Shape
@@ -51,6 +52,7 @@ EXPECTED: Final = (
     ConfigError,
     DataError,
     DocumentError,
+    InferenceFailed,
     JoinError,
     MeasureError,
     MembershipError,
