@@ -40,6 +40,15 @@ def load_folder(folder: Path, *, input_shape: Shape, classes: Classes) -> Datase
     return Dataset(np.stack(pictures), np.array(labels, dtype=np.int64), names, tuple(skipped))
 
 
+def class_names(folder: Path, classes: int) -> tuple[str, ...] | None:
+    """What a folder of class folders calls the fleet's classes; None where it does not say."""
+    try:
+        found = [path.name for path in _visible(folder) if path.is_dir() and _visible(path)]
+        return index_names(found, classes, str(folder))[0]
+    except (DataError, OSError):
+        return None
+
+
 def read_picture(path: Path, input_shape: Shape) -> npt.NDArray[np.uint8]:
     """One picture, upright as its camera says, as uint8[C, H, W].
 
