@@ -56,11 +56,8 @@ def read_picture(path: Path, input_shape: Shape) -> npt.NDArray[np.uint8]:
         DataError: it is no picture, is damaged or too large.
     """
     try:
-        with warnings.catch_warnings():
-            # Pillow only warns between its limit and twice that; our own limit decides.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            picture = Image.open(path)
-        with picture:
+        # Pillow warns between its limit and twice that, where our own limit decides, and of tags that nobody asks for.
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as picture:
             if picture.width * picture.height > MAX_PIXELS:
                 raise DataError(f"{path}: {picture.width}×{picture.height} pixels, expected at most {MAX_PIXELS}")
             return fit_picture(ImageOps.exif_transpose(picture), input_shape)
@@ -68,8 +65,8 @@ def read_picture(path: Path, input_shape: Shape) -> npt.NDArray[np.uint8]:
         raise DataError(f"{path}: not a picture in a format that Pillow reads") from None
     except Image.DecompressionBombError as error:
         raise DataError(f"{path}: {error}") from error
-    except (OSError, ValueError, SyntaxError) as error:
-        # Pillow reports a broken PNG chunk as SyntaxError and a broken header as ValueError.
+    except (OSError, ValueError, SyntaxError, RuntimeError, MemoryError) as error:
+        # A broken PNG chunk is a SyntaxError to Pillow, a header ValueError, AVIF RuntimeError, JPEG 2000 MemoryError.
         raise DataError(f"{path}: damaged picture: {error}") from error
 
 

@@ -1,6 +1,7 @@
 """Where pictures come from: each with a name, read only when its turn has come and in the size then asked for."""
 
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -85,12 +86,14 @@ def _frames(stream: FileIO, frame_format: FrameFormat) -> Iterator[Item]:
 
 
 def _part(path: Path) -> tuple[Iterator[Item], int]:
-    if path.is_dir():
+    try:
+        kind = path.stat().st_mode
+    except OSError as error:
+        return iter([_unreadable(str(path), DataError(f"{path}: {error.strerror}"))]), 1
+    if stat.S_ISDIR(kind):
         items = list(_below(path))
         return iter(items), len(items)
-    if path.suffix == ".npz" and path.is_file():
-        return _archived(path)
-    return iter([_file(path)]), 1
+    return _archived(path) if path.suffix == ".npz" else (iter([_file(path)]), 1)
 
 
 def _below(folder: Path) -> Iterator[Item]:
@@ -123,10 +126,9 @@ def _fit_one(picture_CHW: npt.NDArray[np.uint8], input_shape: Shape) -> npt.NDAr
 
 
 def _read_file(path: Path, input_shape: Shape) -> npt.NDArray[np.uint8]:
-    if not path.exists():
-        raise DataError(f"{path}: no such file")
-    if path.is_fifo() or path.is_socket() or path.is_char_device():
-        raise DataError(f"{path}: not a regular file; raw frames need --frames")
+    # To open a pipe would wait for whoever writes to it.
+    if path.exists() and not path.is_file():
+        raise DataError(f"{path}: not a file; raw frames need --frames")
     return read_picture(path, input_shape)
 
 

@@ -80,6 +80,7 @@ def test_a_folder_gives_a_line_for_each_picture_and_names_what_it_skipped(
 ) -> None:
     write_folder(tmp_path / "pictures", digits[:9])
     (tmp_path / "pictures" / "deep" / ".hidden.png").write_bytes(b"no picture")
+    os.mkfifo(tmp_path / "pictures" / "deep" / "pipe")
     (tmp_path / "pictures" / "notes\n\x1b[31m.txt").write_bytes(b"no picture")
     done = edge("infer", tmp_path / "pictures", tmp_path / "nothing.png", "--state", state, "--top", "3", expect=1)
     shown = [line.split("\t") for line in done.stdout.splitlines()]
@@ -89,9 +90,10 @@ def test_a_folder_gives_a_line_for_each_picture_and_names_what_it_skipped(
     assert all(re.fullmatch(r"(\d \d+\.\d%(, )?){3}", guesses) for _, guesses, _ in shown)
     assert all(re.fullmatch(r"\d+\.\d\d ms", latency) for *_, latency in shown)
     assert r"notes\n\x1b[31m.txt: not a picture" in done.stderr
-    assert "nothing.png: no such file" in done.stderr
+    assert "pipe: not a file; raw frames need --frames" in done.stderr
+    assert "nothing.png: No such file or directory" in done.stderr
     assert re.search(
-        r"9 pictures, 2 skipped, .* a second; inference p50 .* ms, p99 .* ms; model version 3", done.stderr
+        r"9 pictures, 3 skipped, .* a second; inference p50 .* ms, p99 .* ms; model version 3", done.stderr
     )
     assert re.search(r"peak memory \d+ MB", done.stderr)
 
