@@ -22,7 +22,7 @@ from edge.data import DataError
 from edge.data.folder import class_names
 from edge.inference.answers import Answer, Classifier, NamesOf, Skipped
 from edge.inference.frames import FrameFormat
-from edge.inference.models import Models, from_file, installed
+from edge.inference.models import Following, Models, from_file
 from edge.inference.sources import STANDARD_INPUT, Source, stored, streamed
 from edge.inference.tally import Summary, Tally
 from edge.runtime import Runtime
@@ -70,9 +70,10 @@ def infer(
     settings = read_config(config, {"state_dir": state, "threads": threads})
     source = _source(pictures or [], frames)
     console = Console(stderr=True)
-    classifier = Classifier(_models(settings, model, batch, console, watch=watch), _names_of(settings), batch, top)
-    classifier.models()  # there is one, before anything is read
-    code = _run(classifier, source, console, as_json=as_json)
+    with _models(settings, model, batch, console, watch=watch) as models:
+        models()  # there is one, before anything is read
+        classifier = Classifier(models, _names_of(settings), batch, top)
+        code = _run(classifier, source, console, as_json=as_json)
     if code:
         raise typer.Exit(code)
 
@@ -108,12 +109,14 @@ def _source(pictures: list[Path], frames: str | None) -> Source:
     return stored(pictures)
 
 
-def _models(settings: Config, file: Path | None, batch: int, console: Console, *, watch: bool) -> Models:
+@contextmanager
+def _models(settings: Config, file: Path | None, batch: int, console: Console, *, watch: bool) -> Iterator[Models]:
     if file is not None:
         if watch:
             raise DataError(f"--watch: follows the model installed here, not --model {file}; expected one of the two")
         serving = from_file(file, batch=batch, threads=settings.threads)
-        return lambda: serving
+        yield lambda: serving
+        return
 
     def tell(note: str) -> None:
         console.print(f"[yellow]{escape(note)}[/]", soft_wrap=True)
@@ -121,7 +124,11 @@ def _models(settings: Config, file: Path | None, batch: int, console: Console, *
     runtime, notes = Runtime.restore(settings.state_dir / MODELS_FOLDER, batch=batch, threads=settings.threads)
     for note in notes:
         tell(note)
-    return installed(runtime, tell, watch=watch)
+    if not watch:
+        yield lambda: runtime.serving
+        return
+    with Following(runtime, tell) as following:
+        yield following
 
 
 def _names_of(settings: Config) -> NamesOf:

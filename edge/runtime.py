@@ -166,6 +166,11 @@ class Runtime:
         self._switch(previous, None)
         return self.require_current()
 
+    @property
+    def behind(self) -> bool:
+        """Whether another process has changed the folder since."""
+        return _stamp(self._folder / SLOTS_FILE) != self._seen
+
     def follow(self) -> str:
         """Take over what another process has made the current model since, if anything.
 

@@ -1,8 +1,11 @@
 """Which model answers: the one installed here, also the next one when it comes, or a file."""
 
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from edge.runtime import ModelSlot, Runtime, Serving
 from edge.session import ModelRefused, identify, metadata, proven, session_of
@@ -11,21 +14,42 @@ Models = Callable[[], Serving]
 """Asked before every batch for the model to take."""
 
 
-def installed(runtime: Runtime, tell: Callable[[str], None], *, watch: bool) -> Models:
-    """The current model of `runtime`.
+class Following:
+    """The current model of a folder, and each that another process installs there, once it is ready here.
+
+    The next model loads in a thread of its own, so that a stream goes on with the one before and does not wait.
 
     Args:
-        runtime: restored from the agent's folder.
+        runtime: restored from the folder.
         tell: hears why a new model was not taken.
-        watch: whether to take over what the agent installs meanwhile.
     """
 
-    def current() -> Serving:
-        if watch and (note := runtime.follow()):
-            tell(note)
-        return runtime.serving
+    def __init__(self, runtime: Runtime, tell: Callable[[str], None]) -> None:
+        self._runtime, self._tell = runtime, tell
+        self._pool = ThreadPoolExecutor(1, "next-model")
+        self._loading: Future[str] | None = None
 
-    return current
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.shutdown()
+
+    def __call__(self) -> Serving:
+        """The model of the moment.
+
+        Raises:
+            NoModel: there is none.
+        """
+        if self._loading is None and self._runtime.behind:
+            self._loading = self._pool.submit(self._runtime.follow)
+        elif self._loading is not None and self._loading.done():
+            note, self._loading = self._loading.result(), None
+            if note:
+                self._tell(note)
+        return self._runtime.serving
 
 
 def from_file(path: Path, *, batch: int, threads: int) -> Serving:
