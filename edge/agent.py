@@ -26,7 +26,7 @@ from edge.gates import first_closed
 from edge.lifecycle import GATED, Lifecycle
 from edge.link import Link
 from edge.measure.history import costs_for_birth
-from edge.runtime import ModelRefused
+from edge.session import InferenceFailed, ModelRefused
 from edge.stage import Finished, Parts, Stage
 from edge.telemetry import Reporter
 from edge.training.task import Progress
@@ -186,7 +186,7 @@ class Agent:
         device = self._parts.device
         try:
             cost = future.result()
-        except (DownloadError, ModelRefused, RemoteProtocolError, OSError) as error:
+        except (DownloadError, InferenceFailed, ModelRefused, RemoteProtocolError, OSError) as error:
             log.warning("device %s: model version %d not installed: %s", device, offer.version, error)
             self._reporter.note = str(error)
             self._stage.move(Lifecycle.IDLE)

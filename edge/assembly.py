@@ -82,7 +82,7 @@ def assembled(config: Config, membership: Membership, journal: Journal, http: Po
     ):
         for note in opened.notes:
             _warn(device, f"{note}; energy is {opened.meter.description.source}")
-        installer = Installer(_restored(folder / MODELS_FOLDER, device), downloads, opened.meter)
+        installer = Installer(_restored(folder / MODELS_FOLDER, config.threads, device), downloads, opened.meter)
         workshop = Workshop(
             device=device,
             folder=_made(folder / WORK_FOLDER),
@@ -128,8 +128,8 @@ def _gates(config: Config) -> Iterator[Gate]:
         yield QuietHoursGate(config.quiet_hours, lambda: datetime.now().astimezone())
 
 
-def _restored(folder: Path, device: str) -> Runtime:
-    runtime, notes = Runtime.restore(folder)
+def _restored(folder: Path, threads: int, device: str) -> Runtime:
+    runtime, notes = Runtime.restore(folder, threads=threads)
     for note in notes:
         _warn(device, note)
     return runtime

@@ -5,7 +5,6 @@ import logging
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -13,7 +12,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Annotated, Final, NoReturn
 
-import numpy as np
 import typer
 import urllib3
 from rich.console import Console
@@ -28,9 +26,9 @@ from edge.codecs import measure as measure_codec
 from edge.config import Config, ConfigError, read_config
 from edge.courier import Revoked
 from edge.data import DataError
-from edge.data.folder import read_picture
 from edge.doctor import Finding, Verdict, examine
 from edge.files import AlreadyRunning, only_one, write_atomic
+from edge.infer_commands import infer
 from edge.join import JoinError
 from edge.lifecycle import Lifecycle
 from edge.measure.document import DocumentError
@@ -39,18 +37,18 @@ from edge.measure_commands import measure
 from edge.membership import Membership, MembershipError, device_key, forget_membership
 from edge.meter_commands import Meter, meters
 from edge.provision import Provisioner
-from edge.runtime import ModelRefused, NoModel, Runtime
+from edge.runtime import NoModel, Runtime
+from edge.session import InferenceFailed, ModelRefused
 from edge.state import Journal
 from edge.training.task import TrainerError
-from protocol.architecture import Shape
 from protocol.errors import ProtocolError
-from protocol.precision import Float32
 
 EXPECTED: Final = (
     AlreadyRunning,
     ConfigError,
     DataError,
     DocumentError,
+    InferenceFailed,
     JoinError,
     MeasureError,
     MembershipError,
@@ -76,7 +74,7 @@ app = typer.Typer(
 
         bitfleet-edge run --aggregator http://10.0.0.2:8700 --data ~/pictures
 
-        bitfleet-edge infer ~/pictures/cat/0001.jpg
+        bitfleet-edge infer ~/pictures
 
         bitfleet-edge measure
 
@@ -169,35 +167,7 @@ def join(
             Console().print(f"device {membership.device} is a member of fleet {membership.fleet}")
 
 
-@app.command()
-def infer(
-    pictures: Annotated[list[Path], typer.Argument(help="Pictures in any format that Pillow reads.")],
-    config: ConfigFile = None,
-    state: StateDir = None,
-    as_json: AsJson = False,
-) -> None:
-    """Say what is on pictures, with the newest verified model on this device.
-
-    Examples:
-        bitfleet-edge infer cat.jpg dog.png
-
-        bitfleet-edge infer cat.jpg --json
-    """
-    settings = _settings(config, state)
-    runtime, notes = Runtime.restore(settings.state_dir / MODELS_FOLDER)
-    for note in notes:
-        Console(stderr=True).print(f"[yellow]{note}[/]")
-    slot = runtime.require_current()
-    answers = [_classified(runtime, picture, slot.network.input_shape, settings.classes) for picture in pictures]
-    if as_json:
-        model = {"version": slot.version, "precision": slot.precision, "digest": slot.digest}
-        print(json.dumps({"model": model, "pictures": answers}))
-        return
-    table = Table("picture", "class", "confidence", "latency", title=f"model version {slot.version}, {slot.precision}")
-    for answer in answers:
-        confidence, latency = f"{answer['confidence']:.1%}", f"{answer['latency_ms']:.2f} ms"
-        table.add_row(str(answer["picture"]), str(answer["class"]), confidence, latency)
-    Console().print(table)
+app.command()(infer)
 
 
 @app.command()
@@ -334,28 +304,6 @@ def _signals() -> Iterator[_Stopping]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _classified(
-    runtime: Runtime, path: Path, input_shape: Shape, names: tuple[str, ...] | None
-) -> dict[str, str | int | float]:
-    picture_CHW = read_picture(path, input_shape)
-    started_ns = time.perf_counter_ns()
-    logits_C = runtime.infer(picture_CHW[None])[0]
-    latency_ms = (time.perf_counter_ns() - started_ns) / 1e6
-    probabilities_C = _softmax(logits_C)
-    best = int(probabilities_C.argmax())
-    return {
-        "picture": str(path),
-        "class": names[best] if names is not None and best < len(names) else best,
-        "confidence": float(probabilities_C[best]),
-        "latency_ms": latency_ms,
-    }
-
-
-def _softmax(logits_C: Float32) -> Float32:
-    exponentials_C = np.exp(logits_C - logits_C.max())
-    return exponentials_C / exponentials_C.sum()
 
 
 def _report(findings: list[Finding]) -> Table:

@@ -69,6 +69,7 @@ class Config:
         budget_j_per_day: energy for inference, 0 for a device on mains power.
         inferences_per_day: how many the budget is for.
         max_latency_ms: the longest an inference may take, 0 for any time.
+        threads: that compute an inference; they never spin while they wait.
         quiet_hours: when to stay quiet.
         max_temperature_c: above it no work is taken on.
         min_battery_percent: below it and unplugged, no work is taken on.
@@ -89,6 +90,7 @@ class Config:
     budget_j_per_day: float = 0.0
     inferences_per_day: int = 1000
     max_latency_ms: float = 0.0
+    threads: int = 1
     quiet_hours: QuietHours | None = None
     max_temperature_c: float = 80.0
     min_battery_percent: float = 20.0
@@ -226,6 +228,7 @@ _CHECKS: Final[dict[str, Callable[[Any], Any]]] = {
     "budget_j_per_day": _real(0, 1e12, "J/day"),
     "inferences_per_day": _integer(0, 1 << 40, "a day"),
     "max_latency_ms": _real(0, 1e9, "ms"),
+    "threads": _integer(1, 256, "threads"),
     "quiet_hours": _quiet_hours,
     "max_temperature_c": _real(20, 150, "°C"),
     "min_battery_percent": _real(0, 100, "%"),

@@ -12,17 +12,20 @@ from typing import Final, Protocol
 import psutil
 import urllib3
 
+from edge.assembly import MODELS_FOLDER
 from edge.birth import load_pictures
 from edge.config import Config
 from edge.data import DataError
 from edge.membership import KEY_FILE, Membership, MembershipError, device_key, load_membership
+from edge.memory import MEGABYTE, memory
 from edge.meters.base import MeterError
 from edge.meters.choose import AUTO, open_meter
 from edge.meters.look import watts_now
 from edge.mqtt import V5, V311, VERSION_NAMES, Address, Connection, LinkError, VersionRefused
+from edge.runtime import Runtime
 from edge.work import can_train
+from protocol.operators import operators
 
-MEGABYTE: Final = 1 << 20
 MIN_INFERENCE_MEMORY_BYTES: Final = 128 * MEGABYTE
 MIN_TRAINING_MEMORY_BYTES: Final = 512 * MEGABYTE
 """torch alone takes 219 MB; the rest is for activations of a reduced ResNet18."""
@@ -74,6 +77,7 @@ def checks(config: Config) -> Iterator[Check]:
     yield DataCheck(config)
     yield TrainerCheck(config)
     yield RuntimeCheck()
+    yield ModelCheck(config)
     yield MemoryCheck(config)
     yield DiskCheck(config)
     yield MeterCheck(config)
@@ -216,7 +220,31 @@ class RuntimeCheck:
         wanted = f">={low[0]}.{low[1]},<{high[0]}.{high[1]}"
         if not low <= number < high:
             return Finding("runtime", Verdict.FAIL, f"onnxruntime {found}", f"pip install 'onnxruntime{wanted}'")
-        return Finding("runtime", Verdict.PASS, f"onnxruntime {found}, telemetry off")
+        detail = f"onnxruntime {found}, telemetry off; binary convolutions {operators(found).note}"
+        return Finding("runtime", Verdict.PASS, detail)
+
+
+@dataclass(frozen=True)
+class ModelCheck:
+    """Does the model that is installed answer here, and what does it take?"""
+
+    config: Config
+
+    def run(self) -> Finding:
+        """Warns when one no longer loads; a device may have none yet."""
+        runtime, notes = Runtime.restore(self.config.state_dir / MODELS_FOLDER, threads=self.config.threads)
+        slot = runtime.current
+        if notes:
+            return Finding("model", Verdict.WARN, "; ".join(notes), "the fleet's next model will replace it")
+        if slot is None:
+            return Finding("model", Verdict.PASS, "none yet: it arrives after the fleet's first round")
+        taken = memory()
+        detail = (
+            f"version {slot.version} at {slot.precision} answers on {self.config.threads} thread"
+            f"{'s' if self.config.threads > 1 else ''}; this process takes {taken.now_bytes // MEGABYTE} MB with it,"
+            f" {taken.peak_bytes // MEGABYTE} at its peak"
+        )
+        return Finding("model", Verdict.PASS, detail)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from edge.downloads import Downloads
 from edge.measure.quick import measure_cost
 from edge.meters.base import Meter
 from edge.runtime import ModelSlot, Runtime
+from edge.session import ModelRefused
 from protocol.messages import Cost, ModelOffer
 
 
@@ -43,6 +44,9 @@ class Installer:
         """
         slot = ModelSlot(offer.digest.hex(), offer.version, offer.architecture, offer.precision)
         path = self.downloads.fetch(offer.digest, offer.model_bytes)
-        self.runtime.install(path.read_bytes(), slot)
+        try:
+            self.runtime.install(path.read_bytes(), slot)
+        except MemoryError as error:
+            raise ModelRefused(f"model version {slot.version}: not enough memory for its file") from error
         path.unlink()  # the runtime has its own copy
         return measure_cost(self.runtime, self.meter)

@@ -61,7 +61,7 @@ def measure(
     train_batch: Annotated[str, typer.Option("--train-batch", help="Pictures in one training step.")] = "32",
     seconds: Annotated[float | None, typer.Option("--seconds", help="Length of a window; default 3.")] = None,
     windows: Annotated[int | None, typer.Option("--windows", help="Windows of each; default 10.")] = None,
-    threads: Annotated[int, typer.Option("--threads", help="That compute; the agent itself uses one.")] = 1,
+    threads: Annotated[int | None, typer.Option("--threads", help="That compute; default: as the agent does.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="5 windows of half a second: a look, not a result.")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the document here.")] = None,
     plot: Annotated[
@@ -101,11 +101,11 @@ def measure(
         _compare(console, *compare, json_file)
         return
     _check_targets(json_file, plot)
-    plan = _plan(seconds, windows, threads, quick=quick)
     settings = read_config(config, {"state_dir": state, "meter": meter})
+    plan = _plan(seconds, windows, settings.threads if threads is None else threads, quick=quick)
     state_dir = settings.state_dir
     sizes = _batches("batch", batch), _batches("train-batch", train_batch)
-    asked = _Asked(models or (), sizes[0], _precisions(precision), train, sizes[1], threads)
+    asked = _Asked(models or (), sizes[0], _precisions(precision), train, sizes[1], plan.threads)
     subjects = _subjects(asked, state_dir)
     with open_meter(settings.meter) as opened:
         for note in opened.notes:
@@ -117,7 +117,7 @@ def measure(
     if plot is not None:
         write_plot(plot, document)
     if document.complete and (state_dir / JOURNAL_FILE).exists():
-        _told(console, remember(state_dir, entries_of(document), believe=believe))
+        _told(console, remember(state_dir, entries_of(document, settings.threads), believe=believe))
     if not document.complete:
         raise typer.Exit(130)
 

@@ -1,53 +1,27 @@
-"""Inference with ONNX Runtime: the newest model that proved itself, and the one before to fall back on.
+"""The models of a device: the newest that proved itself, and the one before to fall back on.
 
 A folder holds `<digest>.onnx` files and `slots.json`, which names the current and the previous model and changes in
-one rename. A model goes live after its digest is right, a session loads and a self-test gives finite logits.
+one rename. A model goes live after its digest is right, a session loads and a self-test gives finite logits. One
+process changes the folder, the agent; any other may follow it.
 """
 
 import json
-import os
+import threading
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Final, Self
-
-import numpy as np
-import numpy.typing as npt
+from typing import Final, Self
 
 from edge.files import write_atomic
-from protocol import networks, operators
+from edge.session import ModelRefused, Pictures, Session, proven, session_of
+from protocol import networks
 from protocol.architecture import Architecture
 from protocol.errors import ProtocolError
 from protocol.precision import Float32, Precision
 
-os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read when the library loads: a privacy product phones nobody
-
-import onnxruntime
-from onnxruntime.capi import onnxruntime_pybind11_state as native
-
-Pictures = npt.NDArray[np.uint8]
-
 SLOTS_FILE: Final = "slots.json"
 REFUSED_FILE: Final = "refused"
 """Holds the SHA-256 of the model that was last rolled back from."""
-SELF_TEST_PICTURES: Final = 2
-INPUT_NAME: Final = "pictures"
-OUTPUT_NAME: Final = "logits"
-_LOG_ERRORS_ONLY: Final = 3
-_REFUSALS: Final = (
-    native.Fail,
-    native.InvalidArgument,
-    native.InvalidGraph,
-    native.InvalidProtobuf,
-    native.NoModel,
-    native.NotImplemented,
-    native.RuntimeException,
-)
-"""ONNX Runtime's exceptions have no base class of their own."""
-
-
-class ModelRefused(Exception):
-    """A model is not what was promised or does not run; whichever ran before still does."""
 
 
 class NoModel(Exception):
@@ -78,43 +52,48 @@ class ModelSlot:
 
 
 @dataclass(frozen=True, slots=True)
-class _Live:
+class Serving:
+    """A model that answers: its name and its session."""
+
     slot: ModelSlot
-    session: Any
+    session: Session
 
 
 class Runtime:
     """The models of one folder, and inference with the current one.
 
-    Changing models is for one thread; `infer` is for any.
+    Changing models is for one thread; `infer` is for any, and keeps the model it began with while another takes over.
 
     Args:
-        folder: made if it is not there.
+        folder: made by the first installation.
+        batch: pictures in most calls of `infer`; a model has run that many before it serves.
+        threads: that compute an inference.
 
     Attributes:
         inferred: pictures since this object was made.
     """
 
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+    def __init__(self, folder: Path, *, batch: int = 1, threads: int = 1) -> None:
         self.inferred = 0
-        self._folder = folder
-        self._live: _Live | None = None
+        self._folder, self._batch, self._threads = folder, batch, threads
+        self._counting = threading.Lock()
+        self._serving: Serving | None = None
         self._previous: ModelSlot | None = None
+        self._seen = _stamp(folder / SLOTS_FILE)
 
     @classmethod
-    def restore(cls, folder: Path) -> tuple[Self, list[str]]:
+    def restore(cls, folder: Path, *, batch: int = 1, threads: int = 1) -> tuple[Self, list[str]]:
         """The runtime as it was, and a note for people on each model that no longer loads.
 
-        A damaged current model falls back to the previous one.
+        A damaged current model falls back to the previous one. Nothing is written.
         """
-        runtime, notes = cls(folder), []
+        runtime, notes = cls(folder, batch=batch, threads=threads), []
         slots, note = _read_slots(folder / SLOTS_FILE)
         if note:
             notes.append(note)
         for number, slot in enumerate(slots):
             try:
-                runtime._live = runtime._load(slot)
+                runtime._serving = runtime._load(slot)
             except ModelRefused as error:
                 notes.append(f"{error}; falling back to the model before")
             else:
@@ -125,7 +104,7 @@ class Runtime:
     @property
     def current(self) -> ModelSlot | None:
         """The model in use."""
-        return None if self._live is None else self._live.slot
+        return None if self._serving is None else self._serving.slot
 
     def require_current(self) -> ModelSlot:
         """The model in use.
@@ -133,7 +112,18 @@ class Runtime:
         Raises:
             NoModel: there is none.
         """
-        return self._require().slot
+        return self.serving.slot
+
+    @property
+    def serving(self) -> Serving:
+        """The model in use, to be asked itself; it goes on answering after another took over.
+
+        Raises:
+            NoModel: there is none.
+        """
+        if self._serving is None:
+            raise NoModel(f"no model in {self._folder}: it arrives after the fleet's first round")
+        return self._serving
 
     @property
     def previous(self) -> ModelSlot | None:
@@ -155,11 +145,12 @@ class Runtime:
         found = sha256(data).hexdigest()
         if found != slot.digest:
             raise ModelRefused(f"model version {slot.version}: SHA-256 {found}, expected {slot.digest}")
-        live = _Live(slot, _proven_session(data, slot))
+        serving = self._proven(data, slot)
+        self._folder.mkdir(parents=True, exist_ok=True)
         write_atomic(self._path(slot), data, mode=0o644)
         # A model offered again under a new version is the same model: keep the older one to roll back to.
         previous = self._previous if self.current and self.current.digest == slot.digest else self.current
-        self._switch(live, previous)
+        self._switch(serving, previous)
 
     def rollback(self) -> ModelSlot:
         """Go back to the previous model, and refuse the one left behind from now on.
@@ -175,6 +166,37 @@ class Runtime:
         self._switch(previous, None)
         return self.require_current()
 
+    @property
+    def behind(self) -> bool:
+        """Whether another process has changed the folder since."""
+        return _stamp(self._folder / SLOTS_FILE) != self._seen
+
+    def follow(self) -> str:
+        """Take over what another process has made the current model since, if anything.
+
+        Returns:
+            A note for people if that does not load here, empty otherwise; the model in use stays then.
+        """
+        note = ""
+        # Again where the folder changed meanwhile: a file it named may be gone because a newer one has come.
+        while (stamp := _stamp(self._folder / SLOTS_FILE)) != self._seen:
+            self._seen = stamp
+            note = self._take_over()
+        return note
+
+    def _take_over(self) -> str:
+        slots, note = _read_slots(self._folder / SLOTS_FILE)
+        if not slots:
+            return note
+        slot = slots[0]
+        try:
+            same = self._serving is not None and self._serving.slot.digest == slot.digest
+            self._serving = Serving(slot, self.serving.session) if same else self._load(slot)
+        except ModelRefused as error:
+            return f"{error}; {'no model' if self.current is None else f'version {self.current.version}'} stays in use"
+        self._previous = next(iter(slots[1:]), None)
+        return ""
+
     def _is_refused(self, digest: str) -> bool:
         path = self._folder / REFUSED_FILE
         return path.exists() and path.read_text() == digest
@@ -185,101 +207,58 @@ class Runtime:
         Raises:
             NoModel: none is installed.
             ValueError: the pictures have another shape or type.
+            InferenceFailed: there was no memory for so many.
         """
-        live = self._require()
-        expected = live.slot.network.input_shape
-        if pictures_NCHW.dtype != np.uint8 or pictures_NCHW.shape[1:] != expected:
-            found = f"{pictures_NCHW.dtype}{list(pictures_NCHW.shape)}"
-            raise ValueError(f"pictures {found}: expected uint8[N, {', '.join(map(str, expected))}]")
-        self.inferred += len(pictures_NCHW)
-        return _run(live.session, pictures_NCHW)
+        logits_NC = self.serving.session.infer(pictures_NCHW)
+        with self._counting:
+            self.inferred += len(pictures_NCHW)
+        return logits_NC
 
-    def _require(self) -> _Live:
-        if self._live is None:
-            raise NoModel(f"no model in {self._folder}: it arrives after the fleet's first round")
-        return self._live
-
-    def _switch(self, live: _Live, previous: ModelSlot | None) -> None:
-        slots = [asdict(slot) for slot in (live.slot, previous) if slot is not None]
+    def _switch(self, serving: Serving, previous: ModelSlot | None) -> None:
+        slots = [asdict(slot) for slot in (serving.slot, previous) if slot is not None]
         write_atomic(self._folder / SLOTS_FILE, json.dumps(slots, indent=1).encode())
-        self._live, self._previous = live, previous
-        keep = {self._path(slot).name for slot in (live.slot, previous) if slot is not None}
+        self._serving, self._previous = serving, previous
+        self._seen = _stamp(self._folder / SLOTS_FILE)
+        keep = {self._path(slot).name for slot in (serving.slot, previous) if slot is not None}
         for path in self._folder.glob("*.onnx"):
             if path.name not in keep:
                 path.unlink()
 
-    def _load(self, slot: ModelSlot) -> _Live:
+    def _load(self, slot: ModelSlot) -> Serving:
         path = self._path(slot)
         try:
             data = path.read_bytes()
         except OSError as error:
             raise ModelRefused(f"model {path}: {error.strerror}") from error
+        except MemoryError as error:
+            raise ModelRefused(f"model {path}: not enough memory to read it") from error
         if sha256(data).hexdigest() != slot.digest:
             raise ModelRefused(f"model {path}: damaged, its SHA-256 is no longer its name")
-        return _Live(slot, _proven_session(data, slot))
+        return self._proven(data, slot)
+
+    def _proven(self, data: bytes, slot: ModelSlot) -> Serving:
+        try:
+            return Serving(slot, proven(session_of(data, self._threads), slot.network, self._batch))
+        except ModelRefused as error:
+            raise ModelRefused(f"model version {slot.version}: {error}") from error
 
     def _path(self, slot: ModelSlot) -> Path:
         return self._folder / f"{slot.digest}.onnx"
 
 
-def session_of(data: bytes, threads: int = 1) -> Any:
-    """An `onnxruntime.InferenceSession` whose threads do not spin while they wait.
-
-    Spinning workers on a shared device cost three times the latency they save.
-
-    Args:
-        data: the ONNX file.
-        threads: that compute, the calling one among them; the agent uses no other.
-
-    Raises:
-        ModelRefused: ONNX Runtime does not take the model.
-    """
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = _LOG_ERRORS_ONLY
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    library = operators.operators(onnxruntime.__version__).library
-    if library is not None:
-        options.register_custom_ops_library(library)
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """Changes with every renaming onto `path`; None where there is nothing."""
     try:
-        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    except _REFUSALS as error:
-        raise ModelRefused(f"ONNX Runtime {onnxruntime.__version__} refuses the model: {_first_line(error)}") from error
-
-
-def _proven_session(data: bytes, slot: ModelSlot) -> Any:
-    """A session that gives finite logits of the right shape for pictures of noise."""
-    network = slot.network
-    session = session_of(data)
-    pictures_NCHW = np.random.default_rng(0).integers(
-        0, 256, (SELF_TEST_PICTURES, *network.input_shape), dtype=np.uint8
-    )
-    try:
-        logits_NC = _run(session, pictures_NCHW)
-    except (*_REFUSALS, ValueError) as error:
-        raise ModelRefused(f"model version {slot.version}: fails its self-test: {_first_line(error)}") from error
-    if logits_NC.shape != (SELF_TEST_PICTURES, network.classes) or not np.isfinite(logits_NC).all():
-        raise ModelRefused(
-            f"model version {slot.version}: self-test gave logits of shape {logits_NC.shape}, finite:"
-            f" {bool(np.isfinite(logits_NC).all())}; expected {(SELF_TEST_PICTURES, network.classes)}, all finite"
-        )
-    return session
-
-
-def _run(session: Any, pictures_NCHW: Pictures) -> Float32:
-    logits_NC: Float32 = session.run([OUTPUT_NAME], {INPUT_NAME: pictures_NCHW})[0]
-    return logits_NC
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def _read_slots(path: Path) -> tuple[list[ModelSlot], str]:
-    if not path.exists():
-        return [], ""
     try:
         return [ModelSlot(**slot) for slot in json.loads(path.read_bytes())], ""
-    except (ValueError, TypeError, ProtocolError) as error:
+    except FileNotFoundError:
+        return [], ""
+    except (OSError, ValueError, TypeError, ProtocolError) as error:
         return [], f"model list {path}: {error}; waiting for the next model"
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n", maxsplit=1)[0]

@@ -37,7 +37,7 @@ def test_an_import_that_points_up_is_caught(tmp_path: Path, importer: str, impor
     for package in ("protocol", "export", "edge", "aggregator"):
         (tmp_path / package).mkdir()
         (tmp_path / package / "__init__.py").write_text("")
-    for module in ("agent", "runtime", "link", "outbox"):  # named by a contract
+    for module in ("agent", "runtime", "session", "link", "outbox"):  # named by a contract
         (tmp_path / "edge" / f"{module}.py").write_text("")
     assert lint(tmp_path).returncode == 0
     (tmp_path / importer / "__init__.py").write_text(f"import {imported}\n")

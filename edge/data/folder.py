@@ -40,6 +40,15 @@ def load_folder(folder: Path, *, input_shape: Shape, classes: Classes) -> Datase
     return Dataset(np.stack(pictures), np.array(labels, dtype=np.int64), names, tuple(skipped))
 
 
+def class_names(folder: Path, classes: int) -> tuple[str, ...] | None:
+    """What a folder of class folders calls the fleet's classes; None where it does not say."""
+    try:
+        found = [path.name for path in _visible(folder) if path.is_dir() and _visible(path)]
+        return index_names(found, classes, str(folder))[0]
+    except (DataError, OSError):
+        return None
+
+
 def read_picture(path: Path, input_shape: Shape) -> npt.NDArray[np.uint8]:
     """One picture, upright as its camera says, as uint8[C, H, W].
 
@@ -47,11 +56,8 @@ def read_picture(path: Path, input_shape: Shape) -> npt.NDArray[np.uint8]:
         DataError: it is no picture, is damaged or too large.
     """
     try:
-        with warnings.catch_warnings():
-            # Pillow only warns between its limit and twice that; our own limit decides.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            picture = Image.open(path)
-        with picture:
+        # Pillow warns between its limit and twice that, where our own limit decides, and of tags that nobody asks for.
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as picture:
             if picture.width * picture.height > MAX_PIXELS:
                 raise DataError(f"{path}: {picture.width}×{picture.height} pixels, expected at most {MAX_PIXELS}")
             return fit_picture(ImageOps.exif_transpose(picture), input_shape)
@@ -59,8 +65,8 @@ def read_picture(path: Path, input_shape: Shape) -> npt.NDArray[np.uint8]:
         raise DataError(f"{path}: not a picture in a format that Pillow reads") from None
     except Image.DecompressionBombError as error:
         raise DataError(f"{path}: {error}") from error
-    except (OSError, ValueError, SyntaxError) as error:
-        # Pillow reports a broken PNG chunk as SyntaxError and a broken header as ValueError.
+    except (OSError, ValueError, SyntaxError, RuntimeError, MemoryError) as error:
+        # A broken PNG chunk is a SyntaxError to Pillow, a header ValueError, AVIF RuntimeError, JPEG 2000 MemoryError.
         raise DataError(f"{path}: damaged picture: {error}") from error
 
 

@@ -25,19 +25,32 @@ def load_npz(path: Path, *, input_shape: Shape, classes: Classes) -> Dataset:
     Raises:
         DataError: the file is damaged, or an array is missing or not of that kind.
     """
+    pictures, labels = _arrays(path, PICTURE_NAMES, LABEL_NAMES)
+    labels_N = _checked_labels(labels, len(pictures) if pictures.ndim else 0, path)
+    pictures_NCHW = _checked_pictures(pictures, path)
+    names = check_labels(labels_N, classes, str(path))
+    return Dataset(fit_array(pictures_NCHW, input_shape), labels_N, names)
+
+
+def load_npz_pictures(path: Path) -> Pictures:
+    """The pictures alone, uint8[N, C, H, W] in the size they have; labels need not be there.
+
+    Raises:
+        DataError: the file is damaged, or holds no such array.
+    """
+    (pictures,) = _arrays(path, PICTURE_NAMES)
+    return _checked_pictures(pictures, path)
+
+
+def _arrays(path: Path, *names: tuple[str, ...]) -> list[npt.NDArray[Any]]:
     if not zipfile.is_zipfile(path):
         raise DataError(f"{path}: not an .npz archive, which is a zip file of arrays")
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             _check_size(archive, path)
-            pictures = _array(archive, PICTURE_NAMES, path)
-            labels = _array(archive, LABEL_NAMES, path)
+            return [_array(archive, several, path) for several in names]
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, MemoryError) as error:
         raise DataError(f"{path}: not a numpy archive of plain arrays: {error}") from error
-    labels_N = _checked_labels(labels, len(pictures) if pictures.ndim else 0, path)
-    pictures_NCHW = _checked_pictures(pictures, path)
-    names = check_labels(labels_N, classes, str(path))
-    return Dataset(fit_array(pictures_NCHW, input_shape), labels_N, names)
 
 
 def _check_size(archive: Any, path: Path) -> None:

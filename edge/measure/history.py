@@ -66,8 +66,8 @@ class _File:
     entries: tuple[Entry, ...]
 
 
-def entries_of(document: Document) -> Iterator[Entry]:
-    """What a run says of single pictures through model files, as the agent runs them: batch 1, one thread.
+def entries_of(document: Document, threads: int = 1) -> Iterator[Entry]:
+    """What a run says of single pictures through model files, as the agent runs them: batch 1, on its `threads`.
 
     Where the meter did not resolve a call, its energy is the modelled one and says so. Of a model that was measured
     twice, the first.
@@ -75,7 +75,7 @@ def entries_of(document: Document) -> Iterator[Entry]:
     seen = set()
     for subject in document.subjects:
         facts, latency = subject.facts, subject.latency
-        if facts.kind is not Kind.INFERENCE or facts.batch != 1 or document.plan.threads != 1 or latency is None:
+        if facts.kind is not Kind.INFERENCE or facts.batch != 1 or document.plan.threads != threads or latency is None:
             continue
         if (facts.architecture, facts.precision) in seen:
             continue

@@ -5,21 +5,16 @@ from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Self
 
 import numpy as np
 
 from edge.measure.calls import NS_PER_MS, Calls, repeat
 from edge.measure.subject import Facts, Kind, MeasureError
-from edge.runtime import INPUT_NAME, OUTPUT_NAME, ModelRefused, Pictures, session_of
-from protocol import networks
+from edge.session import INPUT_NAME, OUTPUT_NAME, ModelRefused, Pictures, identify, metadata, session_of
 from protocol.architecture import Architecture
 from protocol.energy import inference_energy
-from protocol.errors import ProtocolError
 from protocol.precision import Precision
-
-_PREFIX: Final = "bitfleet."
-"""Of the metadata that the exporter attaches."""
 
 
 class ModelFile:
@@ -86,15 +81,11 @@ def read_model(path: Path) -> bytes:
 
 def _identify(session: Any, name: str) -> tuple[Architecture, Precision, float | None]:
     """Network, precision and accuracy as the file states them."""
-    said = session.get_modelmeta().custom_metadata_map
+    said = metadata(session)
     try:
-        network = networks.parse(said[f"{_PREFIX}architecture"])
-        precision = Precision.parse(said[f"{_PREFIX}precision"])
-        accuracy = said.get(f"{_PREFIX}accuracy")
-        return network, precision, None if accuracy is None else float(accuracy)
-    except KeyError as error:
-        raise MeasureError(
-            f"model {name}: its metadata has no {error}; expected a file that bitfleet-export wrote"
-        ) from error
-    except (ProtocolError, ValueError) as error:
+        accuracy = said.get("accuracy")
+        return *identify(said), None if accuracy is None else float(accuracy)
+    except ModelRefused as error:
+        raise MeasureError(f"model {name}: {error}") from error
+    except ValueError as error:
         raise MeasureError(f"model {name}: its metadata: {error}") from error

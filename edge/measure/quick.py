@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from edge.meters.base import Meter
 from edge.meters.span import Span
-from edge.runtime import Pictures, Runtime
+from edge.runtime import Runtime
+from edge.session import Pictures
 from protocol.architecture import Shape
 from protocol.energy import inference_energy
 from protocol.messages import Cost

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 from edge_command import COMMAND, ENVIRONMENT, ROOT, edge
-from edge_support import DEVICE, NETWORK, PICTURES, HandAggregator, broker, export, slot_of, write_digits
+from edge_support import DEVICE, NETWORK, HandAggregator, broker, export, slot_of, write_digits
 from mqtt_client import eventually
 from pi5 import install
-from PIL import Image
 
 from edge.codecs import SHOWN
 from edge.data import load as load_pictures
@@ -63,22 +62,6 @@ def test_rollback_goes_back_to_the_model_before(tmp_path: Path) -> None:
     assert "model version 1" in edge("rollback", "--state", tmp_path).stdout
     current, _ = Runtime.restore(tmp_path / "models")
     assert current.require_current().version == 1
-
-
-def test_infer_names_class_confidence_and_latency(tmp_path: Path) -> None:
-    model = export()
-    runtime = Runtime(tmp_path / "models")
-    runtime.install(model, slot_of(model, 3))
-    Image.fromarray(PICTURES[0, 0]).save(tmp_path / "a.png")
-    answer = json.loads(edge("infer", tmp_path / "a.png", "--state", tmp_path, "--json").stdout)
-    logits = runtime.infer(PICTURES[:1])[0]
-    assert answer["model"]["version"] == 3
-    assert answer["pictures"][0]["class"] == int(logits.argmax())
-    assert 0.1 <= answer["pictures"][0]["confidence"] <= 1
-    assert answer["pictures"][0]["latency_ms"] > 0
-    assert "model version 3" in edge("infer", tmp_path / "a.png", "--state", tmp_path).stdout
-    (tmp_path / "b.png").write_bytes(b"no picture")
-    assert "not a picture" in edge("infer", tmp_path / "b.png", "--state", tmp_path, expect=1).stderr
 
 
 def test_expected_errors_are_one_line_and_exit_code_1(tmp_path: Path) -> None:

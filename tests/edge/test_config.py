@@ -53,6 +53,7 @@ def test_a_file_is_read_and_overridden_key_by_key(tmp_path: Path) -> None:
         ("max_latency_ms", -1, "0 to"),
         ("max_temperature_c", 500, "20 to 150 °C"),
         ("trainer_threads", 0, "from 1"),
+        ("threads", 0, "from 1 to 256 threads"),
         ("outbox_quota_bytes", 5, "bytes"),
         ("classes", ["cat"], "two or more"),
         ("data", "", "a path"),

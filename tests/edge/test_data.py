@@ -13,6 +13,7 @@ from sklearn.datasets import load_digits
 
 from edge.data import DataError, Dataset, load, split
 from edge.data import folder as folder_reader
+from edge.data.folder import class_names, read_picture
 
 GREY = (1, 32, 32)
 
@@ -317,3 +318,22 @@ def test_a_held_out_fraction_out_of_range_is_refused(held_out: float) -> None:
     dataset = Dataset(np.zeros((2, 1, 1, 1), dtype=np.uint8), np.array([0, 1]), ("a", "b"))
     with pytest.raises(DataError, match=r"held-out fraction .*: expected 0 to below 1"):
         split(dataset, held_out, 0)
+
+
+def test_a_picture_that_its_decoder_gives_up_on_in_its_own_way_is_damaged_too(tmp_path: Path) -> None:
+    """Pillow's BLP reader raises a RuntimeError of its own."""
+    path = tmp_path / "a.blp"
+    Image.fromarray(digits(1)[0][0]).convert("P").save(path)
+    assert read_picture(path, GREY).shape == GREY
+    data = bytearray(path.read_bytes())
+    data[4:8] = bytes(4)
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=r"a\.blp: damaged picture: Unknown BLP compression 0"):
+        read_picture(path, GREY)
+
+
+def test_the_names_of_class_folders_are_those_of_the_fleet_where_all_are_here(tmp_path: Path) -> None:
+    write_folder(tmp_path)
+    assert class_names(tmp_path, 10) == tuple("0123456789")
+    assert class_names(tmp_path, 5) is None
+    assert class_names(tmp_path / "nothing", 10) is None

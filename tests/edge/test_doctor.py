@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
-from edge_support import HOST, broker, reply, serving, write_digits
+from edge_support import HOST, broker, export, reply, serving, slot_of, write_digits
 from pi5 import install
 
 from aggregator import ports
@@ -15,6 +15,7 @@ from edge import doctor
 from edge.config import Config
 from edge.doctor import Finding, Verdict, examine
 from edge.membership import MEMBERSHIP_FILE, Membership, device_key, save_membership
+from edge.runtime import Runtime
 from protocol.signing import SigningKey
 
 SERVER = SigningKey.generate().public.raw.hex()
@@ -105,6 +106,29 @@ def test_a_runtime_that_would_phone_home_is_a_failure(
 ) -> None:
     monkeypatch.setattr(doctor, "_version", lambda _: version)
     assert doctor.RuntimeCheck().run().verdict == verdict
+
+
+def test_the_installed_model_is_run_and_its_memory_told(member: Config) -> None:
+    assert "none yet" in found(member)["model"].detail
+    first, second = export(0), export(1)
+    runtime = Runtime(member.state_dir / "models")
+    for version, data in enumerate((first, second), 6):
+        runtime.install(data, slot_of(data, version))
+    finding = found(replace(member, threads=2))["model"]
+    assert finding.verdict is Verdict.PASS
+    assert re.match(
+        r"version 7 at W8A8 answers on 2 threads; this process takes \d+ MB with it, \d+ at", finding.detail
+    )
+    (member.state_dir / "models" / f"{slot_of(second).digest}.onnx").write_bytes(second[:-1])
+    finding = found(member)["model"]
+    assert finding.verdict is Verdict.WARN
+    assert "damaged" in finding.detail
+
+
+def test_the_doctor_says_how_binary_convolutions_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BITFLEET_KERNEL", "plain")
+    detail = doctor.RuntimeCheck().run().detail
+    assert "binary convolutions in standard operators, as BITFLEET_KERNEL=plain asks" in detail
 
 
 def test_a_meter_is_asked_and_described(member: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

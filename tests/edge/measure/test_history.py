@@ -94,6 +94,7 @@ def test_only_what_the_agent_itself_does_becomes_a_cost() -> None:
     (entry,) = entries_of(run)
     assert (entry.precision, entry.latency_ms, entry.energy_mj, entry.source) == ("W8A8", 5.0, 0.5, MODELLED)
     assert list(entries_of(replace(run, plan=Plan(threads=2)))) == []
+    assert len(list(entries_of(replace(run, plan=Plan(threads=2)), threads=2))) == 1
 
 
 def test_energy_that_was_not_resolved_is_modelled_and_says_so() -> None:

@@ -9,7 +9,8 @@ from edge_support import NETWORK, export, slot_of
 from edge.measure.quick import MIN_RUNS, measure_cost, measure_latency
 from edge.meters.base import Accuracy
 from edge.meters.modelled import ModelledMeter
-from edge.runtime import Pictures, Runtime
+from edge.runtime import Runtime
+from edge.session import Pictures
 from protocol.energy import inference_energy
 from protocol.messages import EnergySource
 from protocol.precision import Float32, Precision

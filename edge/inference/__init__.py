@@ -1,0 +1,1 @@
+"""Inference from the command line: pictures from files and streams, answers, and what they took together."""
