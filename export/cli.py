@@ -11,22 +11,21 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from export.bundle import MODEL_FILE, export_model, read_bundle, write_bundle
+from export.bundle import MODEL_FILE, read_bundle
 from export.calibration.command import calibrate, tensors_for
 from export.check import check as check_model
 from export.compare_command import compare_models
 from export.console import CalibrateOption, JsonOption, PicturesOption, WeightsOption, about, show
 from export.describe import Description, describe, identify
 from export.errors import ExportError
-from export.files import write_together
 from export.foreign.command import adopt_checkpoint
+from export.model_command import export_models
 from export.nested_commands import cut, nested
 from export.pictures import chosen
 from export.weights import load_weights
 from export.writer import parse
 from protocol.errors import ProtocolError
-from protocol.precision import Precision, join
-from protocol.signing import SigningKey, VerifyKey
+from protocol.signing import VerifyKey
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -37,80 +36,7 @@ app = typer.Typer(
 )
 
 
-@app.command()
-def model(
-    *,
-    weights: WeightsOption,
-    out: Annotated[
-        Path, typer.Option("--out", help="A file that ends in .onnx, or a folder for model, manifest and signature.")
-    ],
-    precision: Annotated[
-        str | None,
-        typer.Option("--precision", help="fp32, or W1 to W8 with A1, A2, A3, A4 or A8; the file's first if not given."),
-    ] = None,
-    pictures: PicturesOption = None,
-    calibration: CalibrateOption = None,
-    key: Annotated[
-        Path | None, typer.Option("--key", help="Ed25519 private key, 32 bytes, that signs the manifest of a folder.")
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Write a model, after checking it against the integer reference on every picture.
-
-    For example:
-
-        bitfleet-export model --weights weights.bf --out model.onnx
-
-        bitfleet-export model --weights weights.bf --precision W4A8 --pictures test.npz --out w4.onnx
-
-        bitfleet-export model --weights weights.bf --out bundle/ --key aggregator.key
-
-        bitfleet-export model --weights adopted.bf --precision W8A8 --calibrate photos/ --out w8.onnx
-
-    A precision that the file was not trained at means post-training quantization: it works for weights, but loses what
-    training at that precision would have kept. Activations keep the bits they were trained at, or, with --calibrate,
-    get steps from pictures; so do the moments of the normalisations.
-    """
-    loaded = load_weights(weights)
-    target = Precision.parse(precision) if precision else loaded.precision
-    is_file = out.suffix == ".onnx"
-    if not is_file and key is None:
-        raise ExportError(
-            f"--out {out} is a folder and its manifest is signed: give --key, or a name that ends in .onnx"
-        )
-    shown = chosen(pictures, loaded.architecture)
-    made = export_model(
-        loaded.architecture,
-        target,
-        tensors_for(loaded, target, calibration),
-        pictures_NCHW=shown.pictures_NCHW,
-        labels_N=shown.labels_N,
-        metadata={
-            "moments": "calibrated" if calibration else str(loaded.lender(target)),
-            "checked_on": "synthetic" if pictures is None else "real",
-        },
-    )
-    if is_file:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        write_together({out: made.model})
-    elif key is not None:
-        write_bundle(out, made, _signing_key(key).sign)
-    show(
-        {
-            "file": str(out if is_file else out / MODEL_FILE),
-            "bytes": len(made.model),
-            "sha256": made.digest,
-            "precision": str(target),
-            "weights_trained_at": join(loaded.precisions),
-            "calibrated_on": None if calibration is None else str(calibration),
-            "pictures": shown.source,
-            "pictures_checked": made.report.pictures,
-            "bit_equal": made.report.bit_equal,
-            "largest_difference": made.report.largest_difference,
-            "accuracy": made.accuracy,
-        },
-        as_json=as_json,
-    )
+app.command("model")(export_models)
 
 
 @app.command()
@@ -219,10 +145,6 @@ def _read_model(path: Path, public_key: str | None) -> bytes:
     except ValueError as error:
         raise ExportError(f"--public-key {public_key!r}: expected 64 hex digits") from error
     return read_bundle(path, VerifyKey(raw).verify).model
-
-
-def _signing_key(path: Path) -> SigningKey:
-    return SigningKey(path.read_bytes())
 
 
 def main() -> None:
