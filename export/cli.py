@@ -13,11 +13,13 @@ from rich.table import Table
 
 from export.bundle import MODEL_FILE, read_bundle
 from export.calibration.command import calibrate, tensors_for
+from export.card import card
 from export.check import check as check_model
 from export.compare_command import compare_models
 from export.console import CalibrateOption, JsonOption, PicturesOption, WeightsOption, about, show
 from export.describe import Description, describe, identify
 from export.errors import ExportError
+from export.files import write_together
 from export.foreign.command import adopt_checkpoint
 from export.model_command import export_models
 from export.nested_commands import cut, nested
@@ -103,6 +105,27 @@ def inspect(
     console.print(_layer_table(description))
     console.print(f"the file has {description.file_bytes:,} bytes and says:")
     show(dict(description.metadata), as_json=False)
+
+
+@app.command("card")
+def write_card(
+    path: Annotated[Path, typer.Argument(metavar="MODEL", help="An exported .onnx file, or a bundle's folder.")],
+    *,
+    out: Annotated[Path | None, typer.Option("--out", help="The Markdown file to write; printed if not given.")] = None,
+) -> None:
+    """Tell what a model is, on what it was checked, how well it does class by class, and what it needs, as Markdown.
+
+    For example:
+
+        bitfleet-export card model.onnx --out MODEL.md
+    """
+    with about(path):
+        text = card((path / MODEL_FILE if path.is_dir() else path).read_bytes())
+    if out is None:
+        typer.echo(text, nl=False)
+        return
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_together({out: text.encode()})
 
 
 app.command()(nested)

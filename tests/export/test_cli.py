@@ -52,7 +52,7 @@ def test_without_arguments_the_help_teaches(run: Run) -> None:
     assert "bitfleet-export model --weights weights.bf" in " ".join((out + err).split())
 
 
-@pytest.mark.parametrize("command", ["model", "check", "inspect", "nested", "slice"])
+@pytest.mark.parametrize("command", ["model", "check", "inspect", "card", "nested", "slice"])
 def test_every_command_shows_an_example(run: Run, command: str) -> None:
     code, out, _ = run(command, "--help")
     assert code == 0
