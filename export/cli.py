@@ -1,15 +1,11 @@
 """`bitfleet-export`: turn weights into a verified ONNX model or a nested file, check one again, look inside one."""
 
-import json
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from export.bundle import MODEL_FILE, read_bundle
 from export.calibration.command import calibrate, tensors_for
@@ -17,10 +13,11 @@ from export.card import card
 from export.check import check as check_model
 from export.compare_command import compare_models
 from export.console import CalibrateOption, JsonOption, PicturesOption, WeightsOption, about, show
-from export.describe import Description, describe, identify
+from export.describe import identify
 from export.errors import ExportError
 from export.files import write_together
 from export.foreign.command import adopt_checkpoint
+from export.inspect_command import inspect_model
 from export.model_command import export_models
 from export.nested_commands import cut, nested
 from export.pictures import chosen
@@ -84,27 +81,7 @@ def check(
     )
 
 
-@app.command()
-def inspect(
-    path: Annotated[Path, typer.Argument(metavar="MODEL", help="An exported .onnx file, or a bundle's folder.")],
-    *,
-    as_json: JsonOption = False,
-) -> None:
-    """Show a model's layers, their bits, bytes and operations, and what the file says about itself.
-
-    For example:
-
-        bitfleet-export inspect model.onnx --json | jq .file_bytes
-    """
-    with about(path):
-        description = describe((path / MODEL_FILE if path.is_dir() else path).read_bytes())
-    if as_json:
-        typer.echo(json.dumps(asdict(description), indent=1))
-        return
-    console = Console()
-    console.print(_layer_table(description))
-    console.print(f"the file has {description.file_bytes:,} bytes and says:")
-    show(dict(description.metadata), as_json=False)
+app.command("inspect")(inspect_model)
 
 
 @app.command("card")
@@ -133,29 +110,6 @@ app.command("slice")(cut)
 app.command("compare")(compare_models)
 app.command("adopt")(adopt_checkpoint)
 app.command()(calibrate)
-
-
-def _layer_table(description: Description) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_footer=True)
-    rows = description.rows
-    table.add_column("layer", "all", no_wrap=True)
-    table.add_column("kind")
-    table.add_column("weight")
-    table.add_column("weight bits", justify="right")
-    table.add_column("stored bits", justify="right")
-    table.add_column("bytes", f"{sum(row.stored_bytes for row in rows):,}", justify="right")
-    table.add_column("M mult-adds", _millions(description.multiply_adds), justify="right")
-    table.add_column("M BOPs", _millions(description.bops), justify="right")
-    for row in rows:
-        shape = "×".join(map(str, row.weight_shape or ()))
-        bits = (str(row.weight_bits or ""), str(row.activation_bits or ""))
-        stored = f"{row.stored_bytes:,}" if row.stored_bytes else ""
-        table.add_row(row.name, row.kind, shape, *bits, stored, _millions(row.multiply_adds), _millions(row.bops))
-    return table
-
-
-def _millions(count: int) -> str:
-    return f"{count / 1e6:,.2f}" if count else ""
 
 
 def _read_model(path: Path, public_key: str | None) -> bytes:
