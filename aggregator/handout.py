@@ -158,7 +158,7 @@ def hand_out(
         kept = _kept(session, blobs, model.version, wanted)
         version, digest, trained = model.version, model.digest, model.precisions
         fleet = fleet or _name(session, blobs)
-    held = f"version {version} was trained at {', '.join(trained) or 'none'}"
+    held = f"version {version} was trained at {', '.join(trained) or 'no precision'}"
     failed = {name: f"{name}: no profile of it, {held}" for name in wanted if name not in kept and name not in trained}
     missing = [name for name in wanted if name not in kept and name not in failed]
     jobs = _jobs(GlobalModel.from_bytes(blobs.get(digest)), version, missing, hold_out, fleet) if missing else []

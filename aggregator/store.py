@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlalchemy import JSON, Engine, ForeignKey, LargeBinary, create_engine, event, text
 from sqlalchemy.exc import DatabaseError
@@ -243,6 +243,8 @@ class StoreReader:
         StoreError: there is none, it is no SQLite database, or has another schema version.
     """
 
+    _advice: ClassVar = ""
+
     def __init__(self, path: Path) -> None:
         self.path = path
         self.engine = self._open()
@@ -250,9 +252,7 @@ class StoreReader:
             self._check()
         except DatabaseError as error:
             self.engine.dispose()
-            raise StoreError(
-                f"database {path}: {error.orig}; restore it from a backup, or move it away to start a new fleet"
-            ) from error
+            raise StoreError(f"database {path}: {error.orig}{self._advice}") from error
 
     def _open(self) -> Engine:
         if not self.path.is_file():
@@ -285,6 +285,8 @@ class Store(StoreReader):
     Raises:
         StoreError: the file is no SQLite database, is damaged, or has another schema version.
     """
+
+    _advice = "; restore it from a backup, or move it away to start a new fleet"
 
     def _open(self) -> Engine:
         return _open_engine(self.path)

@@ -99,7 +99,7 @@ def handout(answer: Json) -> RenderableType:
     table = _table("device", "precision", "file", "bytes", "SHA-256", "made")
     for row in answer["devices"]:
         held = row["bytes"] is not None
-        what = (row["file"], f"{row['bytes']:,}", row["sha256"], row["made"]) if held else ("none", "", "", "")
+        what = (row["file"], f"{row['bytes']:,}", row["sha256"][:16], row["made"]) if held else ("none", "", "", "")
         table.add_row(row["device"], row["precision"] or "undecided", *what)
     files = len({row["file"] for row in answer["devices"] if row["file"]})
     return Group(table, f"round {answer['round']}; devices: {len(answer['devices'])}; files: {files}")

@@ -74,7 +74,7 @@ def _details(
 def _bits(precision: Precision) -> str:
     if precision.is_float:
         return "fp32: floating point throughout"
-    return f"{precision}: weights of {precision.weight_bits} bits, activations of {precision.activation_bits}"
+    return f"{precision}: {precision.weight_bits}-bit weights, {precision.activation_bits}-bit activations"
 
 
 def _round(facts: Mapping[str, str]) -> str:

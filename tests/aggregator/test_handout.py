@@ -41,17 +41,19 @@ def handed(
 
 
 def populate(fleet: Fleet, count: int, *precisions: str) -> None:
-    """A version 1 with these profiles, and devices that were given them in turn."""
+    """A version 1 with these profiles, and devices given them in turn, which say of themselves what pi-0 does."""
+    fleet.connected("pi-0")
     model = fleet.model()
     for name in precisions:
         model = model.with_profile(Precision.parse(name))
     digest = fleet.room.blobs.put(model.to_bytes())
     with fleet.room.store.transaction() as session:
         session.add(Model(version=1, digest=digest, made_at=0.0, precisions=sorted(model.profiles)))
-        for number in range(count):
+        first = session.get_one(Device, "pi-0")
+        first.precision = precisions[0]
+        for number in range(1, count):
             given = precisions[number % len(precisions)]
-            birth = {"version": "0.1.0"}
-            row = Device(id=f"pi-{number}", public_key=bytes(32), joined_at=0.0, birth=birth, precision=given)
+            row = Device(id=f"pi-{number}", public_key=bytes(32), joined_at=0.0, birth=first.birth, precision=given)
             session.add(row)
 
 

@@ -47,7 +47,7 @@ def test_a_card_tells_what_the_model_is(small: Architecture, make_tensors: MakeT
     for expected in (
         "# An image classifier at W4A8\n",
         f"| architecture | `{small.spec}` |",
-        "| precision | W4A8: weights of 4 bits, activations of 8 |",
+        "| precision | W4A8: 4-bit weights, 8-bit activations |",
         f"| file | {len(made.model):,} bytes, SHA-256 `{sha256(made.model).hexdigest()}` |",
         "| round | 7 of fleet greenhouse |",
         "| calibration | moments of the devices, pooled at W4A8 |",
