@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,15 @@ class Deadly(ExportJob):
 
     def make(self) -> Export:
         os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Endless(ExportJob):
+    """A job that nobody wants to wait for."""
+
+    def make(self) -> Export:
+        time.sleep(100)
         raise AssertionError
 
 
@@ -97,6 +107,20 @@ def test_a_killed_process_costs_the_job_that_killed_it_and_no_other() -> None:
     outcomes = export_all([job("W8A8"), deadly, job("W2A8"), job("W1A8")], workers=2)
     assert str(outcomes[1]) == "W4A8: the process that exported it was killed"
     assert [exported(outcomes[each]).metadata["precision"] for each in (0, 2, 3)] == ["W8A8", "W2A8", "W1A8"]
+
+
+def test_who_is_interrupted_does_not_wait_for_what_is_under_way() -> None:
+    def interrupt(done: int, total: int) -> None:
+        if done:
+            raise KeyboardInterrupt
+
+    parsed = Precision.parse("W4A8")
+    endless = Endless(SMALL, parsed, random_tensors(SMALL, parsed), PICTURES, None, {})
+    begun_s = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        export_all([endless, job("W8A8")], workers=2, progress=interrupt)
+    assert time.monotonic() - begun_s < 60
+    assert active_children() == []
 
 
 @pytest.mark.parametrize(
