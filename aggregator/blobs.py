@@ -17,14 +17,14 @@ class BlobError(Exception):
     """A blob is missing or is not what its name says; the message names the file and what to do."""
 
 
-class Blobs:
-    """A folder of content-addressed files, spread over 256 subfolders by the first two digits."""
+class BlobReader:
+    """A folder of content-addressed files, spread over 256 subfolders by the first two digits; looking changes nothing.
+
+    So it may be the folder of an aggregator that runs.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-        for leftover in folder.glob("*/.*"):
-            leftover.unlink()
 
     def path(self, digest: str) -> Path:
         """Where the blob named by 64 lower-case hexadecimal digits lies, whether it exists or not.
@@ -38,6 +38,31 @@ class Blobs:
 
     def __contains__(self, digest: str) -> bool:
         return self.path(digest).is_file()
+
+    def get(self, digest: str) -> bytes:
+        """The content.
+
+        Raises:
+            BlobError: there is none, or it is damaged.
+        """
+        path = self.path(digest)
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            raise BlobError(f"blob {digest} is not in {self.folder}: restore it from a backup") from None
+        if sha256(data).hexdigest() != digest:
+            raise BlobError(f"blob {path} is damaged, its content is not its name: restore it from a backup")
+        return data
+
+
+class Blobs(BlobReader):
+    """The folder of the one process that writes there."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        for leftover in folder.glob("*/.*"):
+            leftover.unlink()
 
     def put(self, data: bytes) -> str:
         """Keep `data`; it is on disk when this returns.
@@ -55,21 +80,6 @@ class Blobs:
             write_together({path: data})
             sync_folder(self.folder)
         return digest
-
-    def get(self, digest: str) -> bytes:
-        """The content.
-
-        Raises:
-            BlobError: there is none, or it is damaged.
-        """
-        path = self.path(digest)
-        try:
-            data = path.read_bytes()
-        except FileNotFoundError:
-            raise BlobError(f"blob {digest} is not in {self.folder}: restore it from a backup") from None
-        if sha256(data).hexdigest() != digest:
-            raise BlobError(f"blob {path} is damaged, its content is not its name: restore it from a backup")
-        return data
 
 
 def _holds(path: Path, data: bytes) -> bool:

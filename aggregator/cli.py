@@ -23,9 +23,12 @@ from aggregator.blobs import BlobError
 from aggregator.broker import BrokerError
 from aggregator.child import ChildError
 from aggregator.client import Client, ClientError, find
-from aggregator.config import Config, ConfigError, default_state_dir, load
+from aggregator.config import Config, ConfigError, load
 from aggregator.devices import MAINS_J_PER_DAY
-from aggregator.model import GlobalModel, base_payload
+from aggregator.handout import HandoutError
+from aggregator.handout_command import export_for_devices
+from aggregator.model import GlobalModel, ModelError, base_payload
+from aggregator.options import JsonOption, StateOption
 from aggregator.ports import PortError
 from aggregator.presets import PRESETS
 from aggregator.secret_files import SecretError
@@ -34,6 +37,7 @@ from aggregator.start import StartError
 from aggregator.state_dir import StateDirError
 from aggregator.store import StoreError
 from aggregator.versions import JobMismatch
+from export.errors import ExportError
 from protocol.errors import ProtocolError
 from protocol.precision import Precision
 
@@ -43,8 +47,11 @@ EXPECTED_ERRORS: Final = (
     ChildError,
     ClientError,
     ConfigError,
+    ExportError,
+    HandoutError,
     Infeasible,
     JobMismatch,
+    ModelError,
     OSError,
     PortError,
     ProtocolError,
@@ -69,19 +76,8 @@ app = typer.Typer(
     " then look at [bold]devices[/bold] and [bold]rounds[/bold].",
 )
 
-StateOption = Annotated[
-    Path,
-    typer.Option(
-        "--state",
-        help="State directory of an aggregator on this machine; it knows address and token.",
-        envvar="BITFLEET_STATE",
-        default_factory=default_state_dir,
-        show_default="~/.local/state/bitfleet",
-    ),
-]
 UrlOption = Annotated[str | None, typer.Option("--url", help="Its HTTP address, when it runs elsewhere.")]
 DeviceArgument = Annotated[str, typer.Argument(help="Name of the device.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 
 @app.command()
@@ -273,6 +269,9 @@ def _download(client: Client, model: dict[str, Any], folder: Path) -> None:
 def _written(path: Path, data: bytes) -> None:
     path.write_bytes(data)
     Console(stderr=True).print(f"wrote {path}", highlight=False)
+
+
+app.command("export")(export_for_devices)
 
 
 @app.command()

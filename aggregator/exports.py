@@ -8,9 +8,9 @@ from sqlalchemy.orm import Session
 
 from aggregator import devices, outbox, versions
 from aggregator.model import GlobalModel
-from aggregator.room import Room
+from aggregator.room import HoldOut, Room
 from aggregator.store import Device, Export
-from export.bundle import export_model
+from export.batch import ExportJob
 from export.errors import ExportError
 from protocol.messages import ModelOffer
 from protocol.precision import Precision
@@ -27,21 +27,30 @@ class Kept:
     pictures: int
 
 
+def job(model: GlobalModel, version: int, precision: str, *, shown: HoldOut, fleet: str) -> ExportJob:
+    """How a version is exported at one precision: the same arguments give the same file, whoever makes it.
+
+    Args:
+        model: the version's tensors.
+        version: its number.
+        precision: one that the model was trained at.
+        shown: pictures that it is checked and, with labels, rated on.
+        fleet: the fleet's name.
+    """
+    parsed = Precision.parse(precision)
+    metadata = {"round": str(version), "fleet": fleet, "moments": f"pooled at {precision}"}
+    return ExportJob(
+        model.network, parsed, model.tensors(parsed), shown.pictures_NCHW, shown.labels_N, metadata=metadata
+    )
+
+
 def keep(room: Room, model: GlobalModel, version: int, precision: str) -> Kept:
     """Export a model at one precision, check it and keep it.
 
     Raises:
         ExportError: it differs from the reference, or cannot be exported; nothing was kept.
     """
-    parsed, pictures = Precision.parse(precision), room.check_set
-    export = export_model(
-        model.network,
-        parsed,
-        model.tensors(parsed),
-        pictures_NCHW=pictures.pictures_NCHW,
-        labels_N=pictures.labels_N,
-        metadata={"round": str(version), "fleet": room.topics.fleet, "moments": f"pooled at {precision}"},
-    )
+    export = job(model, version, precision, shown=room.check_set, fleet=room.topics.fleet).make()
     digest = room.blobs.put(export.model)
     return Kept(precision, digest, len(export.model), export.accuracy, export.report.pictures)
 

@@ -15,6 +15,7 @@ from aggregator.deadlines import Clock, Deadlines
 from aggregator.job import Job
 from aggregator.store import RoundState, Store
 from aggregator.uploads import Uploads
+from protocol.architecture import Architecture
 from protocol.signing import VerifyKey
 from protocol.topics import Topics
 
@@ -28,6 +29,12 @@ class HoldOut:
 
     pictures_NCHW: npt.NDArray[np.uint8]
     labels_N: npt.NDArray[np.int64] | None = None
+
+
+def noise(network: Architecture) -> HoldOut:
+    """The same pictures of noise every time."""
+    shape = (SYNTHETIC_PICTURES, *network.input_shape)
+    return HoldOut(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8))
 
 
 def _nobody(*_: object) -> None:
@@ -73,7 +80,4 @@ class Room:
     @cached_property
     def check_set(self) -> HoldOut:
         """The hold-out, or the same noise every time."""
-        if self.hold_out is not None:
-            return self.hold_out
-        shape = (SYNTHETIC_PICTURES, *self.job.network.input_shape)
-        return HoldOut(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8))
+        return self.hold_out or noise(self.job.network)

@@ -79,12 +79,12 @@ def open_service(
     with ExitStack() as stack:
         stack.enter_context(state_dir.locked(config.state_dir))
         last = state_dir.read_endpoint(config.state_dir)
-        store = Store(config.state_dir / "bitfleet.db")
+        store = Store(config.state_dir / state_dir.DATABASE)
         stack.callback(store.close)
         key = secret_files.server_key(config.state_dir)
         room = Room(
             store=store,
-            blobs=Blobs(config.state_dir / "blobs"),
+            blobs=Blobs(config.state_dir / state_dir.BLOBS),
             topics=Topics(config.fleet),
             job=config.job,
             server_key=key.public,

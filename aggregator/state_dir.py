@@ -17,6 +17,8 @@ from urllib.parse import urlsplit
 
 from aggregator import ports
 
+DATABASE: Final = "bitfleet.db"
+BLOBS: Final = "blobs"
 ENDPOINT: Final = "endpoint.json"
 
 

@@ -4,15 +4,17 @@ SQLite in WAL mode with `synchronous=FULL`: a transaction that returned is on di
 coordinator); HTTP readers open their own sessions. Times are wall-clock seconds since 1970.
 """
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlalchemy import JSON, Engine, ForeignKey, LargeBinary, create_engine, event, text
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.pool import NullPool
 
 SCHEMA_VERSION = 2
 
@@ -232,40 +234,39 @@ class RefusalCount(Base):
     count: Mapped[int]
 
 
-class Store:
-    """An open database.
+class StoreReader:
+    """A database opened for looking only, perhaps while an aggregator runs on it; nothing in it is changed.
+
+    SQLite lays its index of the journal (`-shm`) beside it, as for every reader.
 
     Raises:
-        StoreError: the file is no SQLite database, is damaged, or has another schema version.
+        StoreError: there is none, it is no SQLite database, or has another schema version.
     """
+
+    _advice: ClassVar = ""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.engine = _open_engine(path)
+        self.engine = self._open()
         try:
             self._check()
-            Base.metadata.create_all(self.engine)
         except DatabaseError as error:
             self.engine.dispose()
-            raise StoreError(
-                f"database {path}: {error.orig}; restore it from a backup, or move it away to start a new fleet"
-            ) from error
+            raise StoreError(f"database {path}: {error.orig}{self._advice}") from error
+
+    def _open(self) -> Engine:
+        if not self.path.is_file():
+            raise StoreError(f"database {self.path}: no such file; expected the state directory of an aggregator")
+        uri = f"{self.path.absolute().as_uri()}?mode=ro"
+        return create_engine(
+            "sqlite://", creator=lambda: sqlite3.connect(uri, uri=True, timeout=30), poolclass=NullPool
+        )
 
     def _check(self) -> None:
-        with self.engine.begin() as connection:
+        with self.engine.connect() as connection:
             version = connection.execute(text("PRAGMA user_version")).scalar_one()
-            damage = connection.execute(text("PRAGMA quick_check")).scalar_one()
-            if damage != "ok":
-                raise StoreError(f"database {self.path} is damaged ({damage}): restore it from a backup")
-            if version not in {0, SCHEMA_VERSION}:
-                raise StoreError(f"database {self.path} has schema {version}: this version reads {SCHEMA_VERSION}")
-            connection.execute(text(f"PRAGMA user_version = {SCHEMA_VERSION}"))
-
-    @contextmanager
-    def transaction(self) -> Iterator[Session]:
-        """A session whose changes are on disk when the block ends, or undone if it raises."""
-        with Session(self.engine, expire_on_commit=False) as session, session.begin():
-            yield session
+        if version != SCHEMA_VERSION:
+            raise StoreError(f"database {self.path} has schema {version}: this version reads {SCHEMA_VERSION}")
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
@@ -276,6 +277,36 @@ class Store:
     def close(self) -> None:
         """Give back every connection."""
         self.engine.dispose()
+
+
+class Store(StoreReader):
+    """An open database, made if there is none; for the one process that writes.
+
+    Raises:
+        StoreError: the file is no SQLite database, is damaged, or has another schema version.
+    """
+
+    _advice = "; restore it from a backup, or move it away to start a new fleet"
+
+    def _open(self) -> Engine:
+        return _open_engine(self.path)
+
+    def _check(self) -> None:
+        with self.engine.begin() as connection:
+            version = connection.execute(text("PRAGMA user_version")).scalar_one()
+            damage = connection.execute(text("PRAGMA quick_check")).scalar_one()
+            if damage != "ok":
+                raise StoreError(f"database {self.path} is damaged ({damage}): restore it from a backup")
+            if version not in {0, SCHEMA_VERSION}:
+                raise StoreError(f"database {self.path} has schema {version}: this version reads {SCHEMA_VERSION}")
+            connection.execute(text(f"PRAGMA user_version = {SCHEMA_VERSION}"))
+        Base.metadata.create_all(self.engine)
+
+    @contextmanager
+    def transaction(self) -> Iterator[Session]:
+        """A session whose changes are on disk when the block ends, or undone if it raises."""
+        with Session(self.engine, expire_on_commit=False) as session, session.begin():
+            yield session
 
 
 def _open_engine(path: Path) -> Engine:

@@ -94,6 +94,17 @@ def models(answer: list[Json]) -> RenderableType:
     return table
 
 
+def handout(answer: Json) -> RenderableType:
+    """One line a device, and what its file is."""
+    table = _table("device", "precision", "file", "bytes", "SHA-256", "made")
+    for row in answer["devices"]:
+        held = row["bytes"] is not None
+        what = (row["file"], f"{row['bytes']:,}", row["sha256"][:16], row["made"]) if held else ("none", "", "", "")
+        table.add_row(row["device"], row["precision"] or "undecided", *what)
+    files = len({row["file"] for row in answer["devices"] if row["file"]})
+    return Group(table, f"round {answer['round']}; devices: {len(answer['devices'])}; files: {files}")
+
+
 def explanation(device: Json) -> RenderableType:
     """The decision in a sentence, what each precision would cost and is expected to reach, and what is not believed."""
     if not device["precision"]:

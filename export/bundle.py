@@ -1,8 +1,8 @@
 """From tensors to a checked model, and from that to a signed folder on disk.
 
-A bundle is three files: `model.onnx`; `manifest.json`, which names its SHA-256, its length and what it is; and
-`manifest.sig`, the signature of the manifest's bytes. Whoever trusts the key trusts the manifest, and through the
-digest the model.
+A bundle is `model.onnx`; `manifest.json`, which names its SHA-256, its length and what it is; and `manifest.sig`, the
+signature of the manifest's bytes. Whoever trusts the key trusts the manifest, and through the digest the model.
+`README.md` is for people and not signed: all of it follows from the model, of which `export.card` makes it anew.
 """
 
 import hashlib
@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from export.arithmetic import UInt8
+from export.card import card
 from export.check import Report, check
 from export.errors import BundleError, ExportError
 from export.files import write_together
@@ -30,9 +31,12 @@ from protocol.precision import Precision
 MODEL_FILE: Final = "model.onnx"
 MANIFEST_FILE: Final = "manifest.json"
 SIGNATURE_FILE: Final = "manifest.sig"
+CARD_FILE: Final = "README.md"
 MANIFEST_FORMAT: Final = 1
 MAX_MANIFEST_BYTES: Final = 64 * 1024
-"""A manifest is below 2 kB; a longer file is none of ours."""
+"""A manifest is below 20 kB; a longer file is none of ours."""
+MAX_CLASSES_TOLD: Final = 1000
+"""More would make the metadata, and with them the manifest, longer than many models."""
 
 Sign = Callable[[bytes], bytes]
 """Signature of some bytes."""
@@ -95,7 +99,7 @@ def export_model(
     graph = to_onnx(architecture, precision, tensors)
     report = check(serialize(graph), architecture, precision, tensors, pictures_NCHW)
     accuracy = None if labels_N is None else report.accuracy(labels_N)
-    facts = _facts(architecture, precision, report, accuracy)
+    facts = _facts(architecture, precision, report) | _ratings(architecture, report, labels_N)
     taken = sorted(facts.keys() & metadata.keys())
     if taken:
         raise ExportError(f"metadata key {taken[0]!r} is set by the exporter: expected another name")
@@ -104,15 +108,27 @@ def export_model(
     return Export(model, hashlib.sha256(model).hexdigest(), report, accuracy, facts)
 
 
-def _facts(architecture: Architecture, precision: Precision, report: Report, accuracy: float | None) -> dict[str, str]:
-    facts = {
+def _facts(architecture: Architecture, precision: Precision, report: Report) -> dict[str, str]:
+    return {
         "architecture": architecture.spec,
         "precision": str(precision),
         "pictures_checked": str(report.pictures),
         "bit_equal": str(report.bit_equal).lower(),
         "version": installed_version(),
     }
-    return facts if accuracy is None else facts | {"accuracy": f"{accuracy:.6f}"}
+
+
+def _ratings(
+    architecture: Architecture, report: Report, labels_N: npt.NDArray[np.integer[Any]] | None
+) -> dict[str, str]:
+    """Accuracy, and of each class how many pictures are right of how many: `12/13 9/9 …`."""
+    if labels_N is None:
+        return {}
+    told = {"accuracy": f"{report.accuracy(labels_N):.6f}"}
+    if architecture.classes <= MAX_CLASSES_TOLD:
+        counts = report.per_class(labels_N, architecture.classes)
+        told["class_accuracy"] = " ".join(f"{right}/{shown}" for right, shown in counts)
+    return told
 
 
 def installed_version() -> str:
@@ -124,9 +140,9 @@ def installed_version() -> str:
 
 
 def write_bundle(folder: Path, export: Export, sign: Sign) -> None:
-    """Write model, manifest and signature; `folder` is made if needed.
+    """Write model, card, manifest and signature; `folder` is made if needed.
 
-    All three reach the disk before the first takes its name. Should the power fail between two renames, the digest
+    All of them reach the disk before the first takes its name. Should the power fail between two renames, the digest
     tells: `read_bundle` refuses a model that is not its manifest's.
 
     Raises:
@@ -139,6 +155,7 @@ def write_bundle(folder: Path, export: Export, sign: Sign) -> None:
             folder / MODEL_FILE: export.model,
             folder / MANIFEST_FILE: manifest,
             folder / SIGNATURE_FILE: sign(manifest),
+            folder / CARD_FILE: card(export.model).encode(),
         }
     )
 

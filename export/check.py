@@ -48,6 +48,16 @@ class Report:
         """Share of pictures whose class the model names."""
         return float(np.mean(self.predictions_N == labels_N))
 
+    def per_class(self, labels_N: npt.NDArray[np.integer[Any]], classes: int) -> list[tuple[int, int]]:
+        """Of every class, how many pictures the model names rightly and how many there are.
+
+        Labels of no class count nowhere.
+        """
+        known_N = (labels_N >= 0) & (labels_N < classes)
+        right = np.bincount(labels_N[known_N & (self.predictions_N == labels_N)], minlength=classes)
+        shown = np.bincount(labels_N[known_N], minlength=classes)
+        return list(zip(right.tolist(), shown.tolist(), strict=True))
+
 
 def check(
     model: bytes, architecture: Architecture, precision: Precision, tensors: Tensors, pictures_NCHW: UInt8

@@ -1,13 +1,14 @@
 """What the commands of `bitfleet-export` share: common options, and facts shown to a person or a script."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Column, Table
 
 from export.errors import ExportError
@@ -28,6 +29,14 @@ CalibrateOption = Annotated[
     typer.Option(
         "--calibrate",
         help="Pictures, as for --pictures, that steps and moments are set from: for a precision nobody trained.",
+    ),
+]
+CacheOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache",
+        envvar="BITFLEET_EXPORT_CACHE",
+        help="Folder that keeps exports by what decides their bytes, and is looked into first. It may be deleted.",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
@@ -51,6 +60,15 @@ def show(facts: dict[str, Any], *, as_json: bool) -> None:
             text = _FLOATS[name].format(value) if name in _FLOATS and isinstance(value, float) else str(value)
             table.add_row(name.replace("_", " "), text)
     Console().print(table)
+
+
+@contextmanager
+def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on standard error, where a person looks at it; takes how many are done and how many there will be."""
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 @contextmanager

@@ -14,7 +14,9 @@ from protocol import operators
 from protocol.architecture import INPUT, Architecture
 
 OPSET: Final = 21
-"""The first with INT4; ONNX Runtime has loaded it since 1.20."""
+"""The first with INT4."""
+RUNTIME: Final = "1.20"
+"""The first ONNX Runtime that loads it."""
 IR_VERSION: Final = 10
 """The file format that came with opset 21."""
 

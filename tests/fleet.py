@@ -19,6 +19,7 @@ from aggregator.blobs import Blobs
 from aggregator.job import Job
 from aggregator.model import GlobalModel
 from aggregator.room import Room
+from aggregator.state_dir import BLOBS, DATABASE
 from aggregator.store import Device, RefusalCount, Round, Store, Task, Update
 from protocol.architecture import Role, Tensors
 from protocol.chunks import chunk_at, chunk_count, from_bitmap
@@ -213,7 +214,7 @@ def delta_tensors(*precisions: Precision, seed: int) -> Tensors:
 
 
 class Fleet:
-    """A room in a folder, its devices and what happened."""
+    """A room in a folder as an aggregator keeps it, its devices and what happened."""
 
     def __init__(self, folder: Path, job: Job = JOB, **surroundings: Any) -> None:
         self.folder, self.job, self.surroundings = folder, job, surroundings
@@ -224,8 +225,8 @@ class Fleet:
 
     def _open(self) -> Room:
         room = Room(
-            store=Store(self.folder / "fleet.db"),
-            blobs=Blobs(self.folder / "blobs"),
+            store=Store(self.folder / DATABASE),
+            blobs=Blobs(self.folder / BLOBS),
             topics=TOPICS,
             job=self.job,
             server_key=SERVER_KEY.public,
@@ -333,6 +334,15 @@ class Fleet:
 
 Opener = Callable[..., Fleet]
 """The fixture `open_fleet`."""
+
+
+def trained(fleet: Fleet) -> None:
+    """One device takes part, and the only round is over."""
+    fleet.connected("a")
+    fleet.run()
+    fleet.handsets["a"].deliver_update()
+    fleet.run()
+    assert fleet.state() == "announced"
 
 
 def collecting(open_fleet: Opener, *names: str, **job: Any) -> tuple[Fleet, list[Handset]]:

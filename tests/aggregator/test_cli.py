@@ -29,7 +29,7 @@ from export.pictures import synthetic
 from export.weights import load_weights
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ["serve", "token", "status", "devices", "rounds", "energy", "models", "explain"]
+COMMANDS = ["serve", "token", "status", "devices", "rounds", "energy", "models", "export", "explain"]
 COMMANDS += ["mixed", "budget", "revoke", "pause", "resume", "abort"]
 
 

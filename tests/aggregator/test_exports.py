@@ -3,12 +3,13 @@
 import numpy as np
 import onnx
 import pytest
-from fleet import Fleet, Opener
+from fleet import Fleet, Opener, trained
 from sklearn.datasets import load_digits
 
 from aggregator import exports, rounds
 from aggregator.room import HoldOut
 from aggregator.store import Export
+from export.batch import ExportJob
 from export.errors import CheckFailed, ExportError
 from export.passes.attach_metadata import read_metadata
 from protocol.messages import ModelOffer
@@ -19,14 +20,6 @@ def digits(count: int) -> HoldOut:
     data = load_digits(n_class=3)
     pictures = (data.images[:count] * (255 / 16)).astype(np.uint8)[:, None]
     return HoldOut(pictures, data.target[:count].astype(np.int64))
-
-
-def trained(fleet: Fleet) -> None:
-    fleet.connected("a")
-    fleet.run()
-    fleet.handsets["a"].deliver_update()
-    fleet.run()
-    assert fleet.state() == "announced"
 
 
 def test_an_export_is_checked_and_rated_on_every_picture_of_the_hold_out(open_fleet: Opener) -> None:
@@ -74,7 +67,7 @@ def test_a_missing_export_that_fails_is_reported_once_and_not_tried_again(
         raise CheckFailed("differs")
 
     with monkeypatch.context() as broken:
-        broken.setattr(exports, "export_model", differ)
+        broken.setattr(ExportJob, "make", differ)
         with pytest.raises(CheckFailed):
             rounds.advance(fleet.room)
         assert not rounds.advance(fleet.room)

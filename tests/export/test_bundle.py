@@ -13,10 +13,22 @@ import onnx
 import pytest
 
 import export as package
-from export.bundle import MANIFEST_FILE, MODEL_FILE, SIGNATURE_FILE, Export, export_model, read_bundle, write_bundle
+from export.bundle import (
+    CARD_FILE,
+    MANIFEST_FILE,
+    MAX_CLASSES_TOLD,
+    MODEL_FILE,
+    SIGNATURE_FILE,
+    Export,
+    export_model,
+    read_bundle,
+    write_bundle,
+)
+from export.card import card, class_accuracy
 from export.errors import BundleError, ExportError
 from export.passes.attach_metadata import read_metadata
 from protocol.architecture import Architecture, Tensors
+from protocol.networks import resnet18
 from protocol.precision import Precision
 from protocol.signing import SigningKey
 
@@ -67,6 +79,42 @@ def test_without_labels_there_is_no_accuracy(exported: Make) -> None:
     assert "accuracy" not in made.metadata
 
 
+def test_every_class_is_rated(exported: Make, digits: Digits) -> None:
+    made = exported()
+    counts = class_accuracy(made.metadata)
+    right = made.report.predictions_N == digits[1][:20]
+    for number, (named, shown) in enumerate(counts):
+        assert shown == np.count_nonzero(digits[1][:20] == number)
+        assert named == np.count_nonzero(right & (digits[1][:20] == number))
+    assert sum(named for named, _ in counts) / 20 == made.accuracy
+
+
+def test_labels_of_no_class_are_wrong_and_of_no_class(make_tensors: MakeTensors, digits: Digits) -> None:
+    network = resnet18(width=0.0625, input_shape=(1, 32, 32), classes=3)
+    labels_N = np.array([-1, 3, 2, 1])
+    tensors = make_tensors(network, W1A8)
+    made = export_model(network, W1A8, tensors, pictures_NCHW=digits[0][:4], labels_N=labels_N, metadata={})
+    assert [shown for _, shown in class_accuracy(made.metadata)] == [0, 1, 1]
+    assert made.accuracy is not None
+    assert made.accuracy <= 0.5
+
+
+def test_of_very_many_classes_only_all_together_are_rated(make_tensors: MakeTensors, digits: Digits) -> None:
+    network = resnet18(width=0.0625, input_shape=(1, 32, 32), classes=MAX_CLASSES_TOLD + 1)
+    tensors = make_tensors(network, W1A8)
+    made = export_model(network, W1A8, tensors, pictures_NCHW=digits[0][:4], labels_N=digits[1][:4], metadata={})
+    assert "accuracy" in made.metadata
+    assert "class_accuracy" not in made.metadata
+
+
+def test_the_card_is_not_signed_and_follows_from_the_model(folder: Path) -> None:
+    text = (folder / CARD_FILE).read_text()
+    assert text == card((folder / MODEL_FILE).read_bytes())
+    for change in (lambda path: path.write_text("best model ever"), Path.unlink):  # bundles of before have none
+        change(folder / CARD_FILE)
+        assert card(read_bundle(folder, KEY.public.verify).model) == text
+
+
 def test_the_same_export_has_the_same_digest(exported: Make) -> None:
     assert exported().digest == exported().digest
 
@@ -86,13 +134,13 @@ def test_a_bundle_comes_back_as_it_was_written(folder: Path, exported: Make) -> 
     assert bundle.model == exported({"round": "3"}).model
     assert bundle.manifest["metadata"]["round"] == "3"
     assert bundle.manifest["model"]["bytes"] == len(bundle.model)
-    assert sorted(path.name for path in folder.iterdir()) == [MANIFEST_FILE, SIGNATURE_FILE, MODEL_FILE]
+    assert sorted(path.name for path in folder.iterdir()) == [CARD_FILE, MANIFEST_FILE, SIGNATURE_FILE, MODEL_FILE]
 
 
 def test_a_newer_bundle_takes_the_place_of_the_older(folder: Path, exported: Make) -> None:
     write_bundle(folder, exported({"round": "4"}), KEY.sign)
     assert read_bundle(folder, KEY.public.verify).manifest["metadata"]["round"] == "4"
-    assert len(list(folder.iterdir())) == 3
+    assert len(list(folder.iterdir())) == 4
 
 
 @pytest.mark.parametrize("name", [MODEL_FILE, MANIFEST_FILE, SIGNATURE_FILE])

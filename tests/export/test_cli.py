@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,9 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
+from export.batch import ExportJob
+from export.bundle import Export, read_bundle
+from export.errors import CheckFailed
 from export.passes import to_onnx
 from export.writer import serialize
 from protocol.architecture import Architecture, Tensors
@@ -48,7 +52,7 @@ def test_without_arguments_the_help_teaches(run: Run) -> None:
     assert "bitfleet-export model --weights weights.bf" in " ".join((out + err).split())
 
 
-@pytest.mark.parametrize("command", ["model", "check", "inspect", "nested", "slice"])
+@pytest.mark.parametrize("command", ["model", "check", "inspect", "card", "nested", "slice"])
 def test_every_command_shows_an_example(run: Run, command: str) -> None:
     code, out, _ = run(command, "--help")
     assert code == 0
@@ -264,3 +268,60 @@ def test_two_exports_are_compared_for_a_person_and_for_a_script(
     code, _, err = run("compare", files[0], tmp_path / "none.onnx")
     assert code == 1
     assert err.count("\n") == 1
+
+
+def test_several_precisions_are_a_folder_of_files(run: Run, weights: Write, npz: Path, tmp_path: Path) -> None:
+    out, cache = tmp_path / "models", tmp_path / "cache"
+    arguments = ("--weights", weights(), "--precision", "W8A8,W4A8, W1A8,W8A8", "--pictures", npz, "--cache", cache)
+    code, text, err = run("model", *arguments, "--out", out, "--json")
+    made = json.loads(text)
+    assert (code, err) == (0, "")
+    assert [each["precision"] for each in made["models"]] == ["W8A8", "W4A8", "W1A8"]
+    assert sorted(path.name for path in out.iterdir()) == ["W1A8.onnx", "W4A8.onnx", "W8A8.onnx"]
+    for each in made["models"]:
+        data = Path(each["file"]).read_bytes()
+        assert (each["bytes"], each["sha256"], each["bit_equal"]) == (len(data), sha256(data).hexdigest(), True)
+    assert len(list(cache.iterdir())) == 3
+    single = tmp_path / "w4.onnx"
+    assert run("model", "--weights", weights(), "--precision", "W4A8", "--pictures", npz, "--out", single)[0] == 0
+    assert single.read_bytes() == (out / "W4A8.onnx").read_bytes()
+    code, text, _ = run("model", *arguments, "--out", out)
+    assert code == 0
+    assert f"{out / 'W1A8.onnx'}: " in text
+    assert len(list(cache.iterdir())) == 3
+
+
+def test_several_precisions_with_a_key_are_a_bundle_each(run: Run, weights: Write, tmp_path: Path) -> None:
+    key, out = tmp_path / "key", tmp_path / "bundles"
+    key.write_bytes(KEY.raw)
+    arguments = ("--weights", weights(), "--precision", "W8A8,W1A8", "--out", out, "--key", key, "--json")
+    code, text, _ = run("model", *arguments)
+    assert code == 0
+    for each, name in zip(json.loads(text)["models"], ("W8A8", "W1A8"), strict=True):
+        assert each["file"] == str(out / name / "model.onnx")
+        assert read_bundle(out / name, KEY.public.verify).manifest["metadata"]["precision"] == name
+
+
+def test_several_precisions_do_not_fit_in_one_file(run: Run, weights: Write, tmp_path: Path) -> None:
+    out = tmp_path / "models.onnx"
+    code, _, err = run("model", "--weights", weights(), "--precision", "W8A8,W1A8", "--out", out)
+    assert code == 1
+    assert err == f"bitfleet-export: --out {out} is one file for W8A8+W1A8: expected a folder\n"
+
+
+def test_a_precision_that_fails_is_named_and_the_others_are_written(
+    run: Run, weights: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def differ(job: ExportJob) -> Export:
+        if job.precision == Precision(4, 8):
+            raise CheckFailed("layer stem.conv differs")
+        return make(job)
+
+    make = ExportJob.make
+    monkeypatch.setattr(ExportJob, "make", differ)
+    monkeypatch.setattr("export.batch.cores", lambda: 1)
+    out = tmp_path / "models"
+    code, text, err = run("model", "--weights", weights(), "--precision", "W8A8,W4A8", "--out", out, "--json")
+    assert (code, err) == (1, "bitfleet-export: W4A8: layer stem.conv differs\n")
+    assert json.loads(text)["failed"] == [{"precision": "W4A8", "error": "W4A8: layer stem.conv differs"}]
+    assert [path.name for path in out.iterdir()] == ["W8A8.onnx"]

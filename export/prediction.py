@@ -1,0 +1,88 @@
+"""What one picture takes on a device: measured there, predicted from what was measured, or modelled.
+
+A prediction scales what was measured by work: the same network at another precision by bit operations, another
+network at the same precision by multiply-adds. Real kernels follow neither exactly, so the nearest in work is taken,
+and the figure says what it is of.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from math import log
+
+from export.measured import Measurement
+from protocol.architecture import Architecture
+from protocol.energy import bops, inference_energy
+from protocol.precision import Precision
+
+
+class Source(StrEnum):
+    """How a figure was obtained; they are never mixed."""
+
+    MEASURED = "measured"
+    PREDICTED = "predicted"
+    MODELLED = "modelled"
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A figure for one picture, in the unit of whoever asked; `basis` says what it rests on."""
+
+    value: float
+    source: Source
+    basis: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """Of one picture; without a measurement there is no latency."""
+
+    latency_ms: Figure | None
+    energy_mj: Figure
+
+
+def predict(architecture: Architecture, precision: Precision, measured: Sequence[Measurement] = ()) -> Prediction:
+    """Latency and energy of one picture, each by the best that is known."""
+    modelled = inference_energy(architecture, precision).total_mj
+    latency = _figure(architecture, precision, measured, lambda each: each.latency_ms)
+    energy = _figure(architecture, precision, measured, lambda each: each.energy_mj)
+    return Prediction(latency, energy or Figure(modelled, Source.MODELLED, "protocol.energy, arithmetic and DRAM"))
+
+
+def _figure(
+    architecture: Architecture,
+    precision: Precision,
+    measured: Sequence[Measurement],
+    of: Callable[[Measurement], float | None],
+) -> Figure | None:
+    known = [(each, value) for each in measured if (value := of(each)) is not None]
+    same = [pair for pair in known if _is(pair[0], architecture, precision)]
+    if same:
+        nearest, value = min(same, key=lambda pair: pair[0].batch)
+        return Figure(value, Source.MEASURED, nearest.label)
+    scaled = [(*pair, scale) for pair in known if (scale := _scale(pair[0], architecture, precision)) is not None]
+    if not scaled:
+        return None
+    ours = architecture.spec
+    nearest, value, scale = min(
+        scaled, key=lambda each: (each[0].architecture.spec != ours, abs(log(each[2])), each[0].batch)
+    )
+    kind = "bit operations" if nearest.architecture.spec == ours else "multiply-adds"
+    return Figure(value * scale, Source.PREDICTED, f"{nearest.label}, times {scale:.3g} by {kind}")
+
+
+def _is(each: Measurement, architecture: Architecture, precision: Precision) -> bool:
+    return each.architecture.spec == architecture.spec and each.precision == precision
+
+
+def _scale(each: Measurement, architecture: Architecture, precision: Precision) -> float | None:
+    """How much more work ours is; None where the two do not compare."""
+    if each.architecture.spec == architecture.spec:
+        return bops(architecture, precision) / bops(each.architecture, each.precision)
+    if each.precision == precision:
+        return _multiply_adds(architecture, precision) / _multiply_adds(each.architecture, precision)
+    return None
+
+
+def _multiply_adds(architecture: Architecture, precision: Precision) -> int:
+    return sum(layer.multiply_adds for layer in architecture.at(precision).layers)
