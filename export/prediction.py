@@ -1,13 +1,14 @@
 """What one picture takes on a device: measured there, predicted from what was measured, or modelled.
 
-A prediction scales what was measured by work: the same network at another precision by bit operations, another
-network at the same precision by multiply-adds. Real kernels follow neither exactly, so the nearest in work is taken,
-and the figure says what it is of.
+A prediction scales what was measured by work. Weights of fewer bits are decoded when a model is loaded, so all integer
+precisions of a network run the same kernels in the same time; where the arithmetic is another, of floats, integers or
+bits, bit operations tell; another network at the same precision is scaled by multiply-adds. Real kernels follow none of
+this exactly, so the nearest in work is taken, and the figure says what it is of.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import Enum, StrEnum, auto
 from math import log
 
 from export.measured import Measurement
@@ -67,8 +68,13 @@ def _figure(
     nearest, value, scale = min(
         scaled, key=lambda each: (each[0].architecture.spec != ours, abs(log(each[2])), each[0].batch)
     )
-    kind = "bit operations" if nearest.architecture.spec == ours else "multiply-adds"
-    return Figure(value * scale, Source.PREDICTED, f"{nearest.label}, times {scale:.3g} by {kind}")
+    if nearest.architecture.spec != ours:
+        kind = "by multiply-adds"
+    elif _arithmetic(nearest.precision) is _arithmetic(precision):
+        kind = "as the same kernels run"
+    else:
+        kind = "by bit operations"
+    return Figure(value * scale, Source.PREDICTED, f"{nearest.label}, times {scale:.3g} {kind}")
 
 
 def _is(each: Measurement, architecture: Architecture, precision: Precision) -> bool:
@@ -78,10 +84,27 @@ def _is(each: Measurement, architecture: Architecture, precision: Precision) -> 
 def _scale(each: Measurement, architecture: Architecture, precision: Precision) -> float | None:
     """How much more work ours is; None where the two do not compare."""
     if each.architecture.spec == architecture.spec:
+        if _arithmetic(each.precision) is _arithmetic(precision):
+            return 1.0
         return bops(architecture, precision) / bops(each.architecture, each.precision)
     if each.precision == precision:
         return _multiply_adds(architecture, precision) / _multiply_adds(each.architecture, precision)
     return None
+
+
+class _Arithmetic(Enum):
+    """What a processor computes with."""
+
+    FLOATS = auto()
+    INTEGERS = auto()
+    BITS = auto()
+
+
+def _arithmetic(precision: Precision) -> _Arithmetic:
+    if precision.is_float:
+        return _Arithmetic.FLOATS
+    of_bits = precision.weight_bits == precision.activation_bits == 1
+    return _Arithmetic.BITS if of_bits else _Arithmetic.INTEGERS
 
 
 def _multiply_adds(architecture: Architecture, precision: Precision) -> int:
