@@ -20,6 +20,14 @@ settings.register_profile(
 settings.load_profile("bitfleet")
 
 
+LONG = ("chaos", "demo", "long")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest begins first: whoever got it last would keep the other workers waiting."""
+    items.sort(key=lambda item: not any(item.get_closest_marker(name) for name in LONG))
+
+
 def pytest_configure() -> None:
     """In CI nothing may be skipped because a program is missing."""
     missing = [program for program in PROGRAMS if find(program) is None]

@@ -38,6 +38,8 @@ from protocol.messages import Birth, Decline, DeclineReason, EnergySource, Manif
 from protocol.precision import Precision
 from protocol.signing import SigningKey
 
+pytestmark = pytest.mark.long
+
 ROUND_TRIP = [
     Lifecycle.DOWNLOADING,
     Lifecycle.TRAINING,

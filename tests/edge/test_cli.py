@@ -26,6 +26,8 @@ from protocol.initial import initial_tensors
 from protocol.messages import Birth, State, Status, Telemetry
 from protocol.precision import Precision
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def hand(tmp_path: Path) -> Iterator[HandAggregator]:

@@ -30,6 +30,8 @@ from aggregator.model import GlobalModel
 from protocol.architecture import Role
 from protocol.precision import FP32, Precision
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[2]
 STUDIES: list[type[Study]] = [Fbq, Qrfl, Oqfl, Fedzip, FedAq]
 

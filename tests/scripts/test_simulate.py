@@ -59,6 +59,8 @@ MANY = replace(
     TINY, method="mqat", precision="W8A8+W1A8", recipe="fp32", downlink="fp32", evaluate=("W8A8", "W1A8"), rounds=2
 )
 
+pytestmark = pytest.mark.long
+
 
 # --- deals ---
 

@@ -22,6 +22,8 @@ from edge.runtime import Runtime
 from edge.state import Journal
 from protocol.messages import EnergySource
 
+pytestmark = pytest.mark.long
+
 SHORT = ("--windows", "4", "--seconds", "0.05")
 
 
