@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-from onnx import FunctionProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import FunctionProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from export.errors import ExportError
 from protocol import operators
@@ -32,6 +32,7 @@ class Writer:
         self._nodes: list[NodeProto] = []
         self._constants: dict[str, TensorProto] = {}
         self._functions: dict[str, FunctionProto] = {}
+        self._known: list[ValueInfoProto] = []
 
     def constant(self, name: str, values: npt.ArrayLike) -> str:
         """Store a constant once; returns its name."""
@@ -53,11 +54,19 @@ class Writer:
         """Let the model hold a function; once is enough."""
         self._functions.setdefault(function.name, function)
 
+    def declare(self, name: str, shape: Sequence[int]) -> str:
+        """Say that a value is uint8[N, …shape], which no runtime infers behind an operator of ours; returns its name."""
+        self._known.append(helper.make_tensor_value_info(name, TensorProto.UINT8, [BATCH, *shape]))
+        return name
+
     def model(self, architecture: Architecture) -> ModelProto:
         """The finished model, from uint8 pictures [N, C, H, W] to float32 logits [N, classes]."""
         pictures = helper.make_tensor_value_info(PICTURES, TensorProto.UINT8, [BATCH, *architecture.input_shape])
         logits = helper.make_tensor_value_info(LOGITS, TensorProto.FLOAT, [BATCH, architecture.classes])
-        graph = helper.make_graph(self._nodes, "bitfleet", [pictures], [logits], list(self._constants.values()))
+        constants = list(self._constants.values())
+        graph = helper.make_graph(
+            self._nodes, "bitfleet", [pictures], [logits], constants, value_info=self._known or None
+        )
         opsets = [helper.make_opsetid("", OPSET)]
         opsets += [helper.make_opsetid(operators.DOMAIN, operators.VERSION)] if self._functions else []
         return helper.make_model(

@@ -121,7 +121,8 @@ class _Emitter:
             "high": coding.high,
         }
         self.writer.define(BINARY_CONV)
-        output = _nhwc(operator.last.name)
+        channels, *edge = operator.last.out_shape
+        output = self.writer.declare(_nhwc(operator.last.name), [*edge, channels])
         if operator.prelu is None or operator.shortcut is None:
             return self.writer.call(BINARY_CONV, inputs, output, **attributes)
         learned, last = self.graph.prelus[operator.prelu.name], operator.prelu.name
