@@ -55,7 +55,7 @@ class Writer:
         self._functions.setdefault(function.name, function)
 
     def declare(self, name: str, shape: Sequence[int]) -> str:
-        """Say that a value is uint8[N, …shape], which no runtime infers behind an operator of ours; returns its name."""
+        """Say that a value is uint8[N, …shape]: no runtime infers that of an operator of ours. Returns its name."""
         self._known.append(helper.make_tensor_value_info(name, TensorProto.UINT8, [BATCH, *shape]))
         return name
 
