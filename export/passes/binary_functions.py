@@ -16,26 +16,26 @@ CONV_INPUTS: Final = (
     "x",
     "x_scale",
     "threshold",
+    "pads",
     "weight",
+    "weight_shape",
     "weight_scale",
     "bias",
     "y_scale",
     "y_zero_point",
 )
-"""uint8[N, H, W, C], float32[], int32[C], uint8[O·C·K·K / 8] (bit 1 is +1, lowest first), float32[O], int32[O],
-float32[], uint8[]."""
+"""uint8[N, H, W, C], float32[], int32[C], int64[8] (what Pad takes for x), uint8[O·C·K·K / 8] (bit 1 is +1, lowest
+first), int64[4] (O, C, K, K), float32[O], int32[O], float32[], uint8[]. Shapes are inputs and not attributes, because
+ONNX Runtime before 1.25 infers no shape of a constant that a function makes of an attribute."""
 RESIDUAL_INPUTS: Final = (*CONV_INPUTS, "shortcut", "slope", "shift_in", "shift_out")
 """Then uint8[N, H', W', O] and float32[O] three times."""
 ATTRIBUTES: Final = {
-    "weight_shape": AttributeProto.INTS,
     "strides": AttributeProto.INTS,
-    "pads": AttributeProto.INTS,
     "levels": AttributeProto.INT,
     "low": AttributeProto.INT,
     "high": AttributeProto.INT,
 }
-"""(O, C, K, K); twice the stride; what Pad takes for [N, H, W, C]; 2 for bits of −1 and 1, 1 for 0 and 1; the least and
-the largest stored output."""
+"""Twice the stride; 2 for bits of −1 and 1, 1 for 0 and 1; the least and the largest stored output."""
 
 _TO_NCHW: Final = (0, 3, 1, 2)
 _TO_NHWC: Final = (0, 2, 3, 1)
@@ -79,7 +79,7 @@ def _binary_conv() -> FunctionProto:
     one = _level(body, "levels")
     reached = node("GreaterOrEqual", [node("Cast", ["x"], "values", to=TensorProto.INT32), "threshold"], "reached")
     bits = node("Where", [reached, one, zero], "bits")
-    padded = node("Pad", [bits, referring("Constant", [], "edges", value_ints="pads"), zero], "padded")
+    padded = node("Pad", [bits, "pads", zero], "padded")
     planes = node("Transpose", [padded], "planes", perm=_TO_NCHW)
     below = node("Sub", ["levels_wide", constant("unit", np.int64(1))], "levels_less")
     x_zero = node("Cast", [below], "x_zero_point", to=TensorProto.UINT8)
@@ -120,8 +120,7 @@ def _weight(body: _Body) -> str:
     table = np.where((np.arange(256)[:, None] >> np.arange(8)) & 1, 1, -1).astype(np.int8)
     index = body.node("Cast", ["weight"], "weight_index", to=TensorProto.INT32)
     codes = body.node("Gather", [body.constant("table", table), index], "weight_codes")
-    shape = body.referring("Constant", [], "weight_shape", value_ints="weight_shape")
-    return body.node("Reshape", [codes, shape], "weight_OCKK")
+    return body.node("Reshape", [codes, "weight_shape"], "weight_OCKK")
 
 
 BINARY_CONV: Final = _binary_conv()

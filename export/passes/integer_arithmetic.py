@@ -106,16 +106,15 @@ class _Emitter:
             self._as_pixels(operator.x),
             step_in,
             constant(f"{name}.threshold", operator.threshold_C),
+            constant(f"edges_{conv.padding}", np.array([0, conv.padding, conv.padding, 0] * 2, np.int64)),
             constant(f"{name}.weight", np.frombuffer(bits, np.uint8)),
+            constant(f"shape/{'x'.join(map(str, node.codes_OX.shape))}", np.array(node.codes_OX.shape, np.int64)),
             constant(f"{name}.weight_scale", node.scale_O),
             constant(f"{name}.bias", node.bias_O),
             *self._coding(name),
         ]
-        edges = [0, conv.padding, conv.padding, 0]
         attributes = {
-            "weight_shape": list(node.codes_OX.shape),
             "strides": [conv.stride] * 2,
-            "pads": edges * 2,
             "levels": binary.levels(coding_in),
             "low": coding.low,
             "high": coding.high,

@@ -185,14 +185,8 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("attribute", "values"),
         [
-            ("weight_shape", [8, 8, 9, 9]),
-            ("weight_shape", [8, 8, 3]),
-            ("weight_shape", [1 << 40, 8, 3, 3]),
-            ("weight_shape", [8, 6, 3, 3]),
             ("strides", [1, 2]),
             ("strides", [0, 0]),
-            ("pads", [0, 1, 1, 0, 0, 1, 2, 0]),
-            ("pads", [0, -1, -1, 0, 0, -1, -1, 0]),
             ("levels", 3),
             ("low", -1),
             ("high", 256),
@@ -206,6 +200,24 @@ class TestRefused:
         else:
             del found.ints[:]
             found.ints.extend(values)
+        with pytest.raises(ExportError, match="binary convolution"):
+            ort.session(serialize(model))
+
+    @pytest.mark.parametrize(
+        ("name", "values"),
+        [
+            ("shape/8x8x3x3", [8, 8, 9, 9]),
+            ("shape/8x8x3x3", [8, 8, 3]),
+            ("shape/8x8x3x3", [1 << 40, 8, 3, 3]),
+            ("shape/8x8x3x3", [8, 6, 3, 3]),
+            ("edges_1", [0, 1, 1, 0, 0, 1, 2, 0]),
+            ("edges_1", [0, -1, -1, 0, 0, -1, -1, 0]),
+            ("edges_1", [0, 3, 3, 0, 0, 3, 3, 0]),
+        ],
+    )
+    def test_shapes(self, model: ModelProto, name: str, values: list[int]) -> None:
+        constant = next(item for item in model.graph.initializer if item.name == name)
+        constant.CopyFrom(numpy_helper.from_array(np.array(values, np.int64), name))
         with pytest.raises(ExportError, match="binary convolution"):
             ort.session(serialize(model))
 

@@ -13,7 +13,7 @@
 #include "operators.h"
 
 enum { API_VERSION = 17, OPERATOR_VERSION = 16, OLDEST_MINOR = 17, NEWEST_MINOR = 28 };
-enum { FLOAT = 1, UINT8 = 2, INT32 = 6 }; /* element types, as ONNX numbers them */
+enum { FLOAT = 1, UINT8 = 2, INT32 = 6, INT64 = 7 }; /* element types, as ONNX numbers them */
 enum { INVALID_ARGUMENT = 2, REQUIRED = 0, DEFAULT_MEMORY = 0 };
 
 typedef struct Status Status;
@@ -82,12 +82,12 @@ typedef struct Operator {
     void *reserved[8];
 } Operator;
 
-/* Inputs, in the order of the operators' definition in operators/binary.py. */
-enum { X, X_SCALE, THRESHOLD, WEIGHT, WEIGHT_SCALE, BIAS, Y_SCALE, Y_ZERO, CONV_INPUTS };
+/* Inputs, in the order that export/passes/binary_functions.py gives them. */
+enum { X, X_SCALE, THRESHOLD, PADS, WEIGHT, WEIGHT_SHAPE, WEIGHT_SCALE, BIAS, Y_SCALE, Y_ZERO, CONV_INPUTS };
 enum { SHORTCUT = CONV_INPUTS, SLOPE, SHIFT_IN, SHIFT_OUT, RESIDUAL_INPUTS };
 
 static const int input_types[RESIDUAL_INPUTS] = {
-    UINT8, FLOAT, INT32, UINT8, FLOAT, INT32, FLOAT, UINT8, UINT8, FLOAT, FLOAT, FLOAT,
+    UINT8, FLOAT, INT32, INT64, UINT8, INT64, FLOAT, INT32, FLOAT, UINT8, UINT8, FLOAT, FLOAT, FLOAT,
 };
 
 typedef struct {
@@ -180,17 +180,16 @@ enum { MOST = 1 << 20 /* of channels and outputs: their product with a kernel st
 static Status *create(const Operator *operator, Api *api, const void *info, void **made)
 {
     Reader reader = {api, info, NULL};
-    int64_t shape[4] = {0}, strides[2] = {0}, pads[8] = {0};
-    integers(&reader, "weight_shape", shape, 4);
+    int64_t strides[2] = {0};
     integers(&reader, "strides", strides, 2);
-    integers(&reader, "pads", pads, 8);
+    const int64_t *shape = constant(&reader, WEIGHT_SHAPE, 4), *pads = constant(&reader, PADS, 8);
     Definition d = {.levels = (int)integer(&reader, "levels"), .low = (int)integer(&reader, "low"),
                     .high = (int)integer(&reader, "high")};
     if (reader.status != NULL)
         return reader.status;
     int64_t pad = pads[1];
     const int64_t wanted[8] = {0, pad, pad, 0, 0, pad, pad, 0};
-    if (memcmp(pads, wanted, sizeof pads) != 0 || strides[0] != strides[1] || shape[2] != shape[3] || pad < 0 ||
+    if (memcmp(pads, wanted, sizeof wanted) != 0 || strides[0] != strides[1] || shape[2] != shape[3] || pad < 0 ||
         strides[0] < 1 || strides[0] > MOST || pad > MOST)
         return refuse(api, "expected one edge, stride and padding for both directions");
     if (shape[0] < 1 || shape[0] > MOST || shape[1] < 1 || shape[1] > MOST || shape[2] < 1 || shape[2] > LARGEST_KERNEL)
