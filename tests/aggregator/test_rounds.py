@@ -245,7 +245,7 @@ def test_an_export_that_differs_from_its_reference_aborts_the_round(
     fleet.connected("a")
     fleet.run()
     fleet.handsets["a"].deliver_update()
-    monkeypatch.setattr("aggregator.exports.export_model", differ)
+    monkeypatch.setattr("export.batch.export_model", differ)
     fleet.run()
     (row,) = fleet.rows(Round)
     assert (row.state, row.note) == ("aborted", "validation failed: picture 3: logits differ")

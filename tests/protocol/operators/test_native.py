@@ -12,7 +12,7 @@ NATIVE = HERE.parents[2] / "protocol" / "operators" / "native"
 SOURCES = [HERE / "check_binary.c", *(NATIVE / f"{name}.c" for name in ("binary", "paths", "portable", "avx2", "neon"))]
 FLAGS = ["-std=gnu11", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-Wall", "-Wextra"]
 SANITIZED = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-WHOLE = 120
+WHOLE = 60
 """Layers of a run at full speed; a fourth of them are wide."""
 
 Build = Callable[..., Path]
@@ -45,8 +45,8 @@ def test_no_path_reads_or_writes_beyond_its_memory(build: Build) -> None:
     assert "portable: 20 layers as defined" in said([build("gcc", *SANITIZED)], 20, 2)
 
 
-@pytest.mark.parametrize("processor", ["cortex-a53", "cortex-a76"])
-def test_the_devices_processors_compute_the_same(build: Build, processor: str) -> None:
+def test_the_devices_processors_compute_the_same(build: Build) -> None:
+    """The oldest of them; `scripts/boards` has more."""
     program = build("aarch64-linux-gnu-gcc", "-static")
-    spoken = said([needs("qemu-aarch64"), "-cpu", processor, program], 12, 3)
-    assert spoken.startswith("neon: 12 layers as defined\n")
+    spoken = said([needs("qemu-aarch64"), "-cpu", "cortex-a53", program], 8, 3)
+    assert spoken.startswith("neon: 8 layers as defined\n")
