@@ -36,6 +36,7 @@ from edge.measure.subject import MeasureError
 from edge.measure_commands import measure
 from edge.membership import Membership, MembershipError, device_key, forget_membership
 from edge.meter_commands import Meter, meters
+from edge.options import AsJson, ConfigFile, StateDir
 from edge.provision import Provisioner
 from edge.runtime import NoModel, Runtime
 from edge.session import InferenceFailed, ModelRefused
@@ -89,19 +90,12 @@ app = typer.Typer(
 
 app.command()(meters)
 
-ConfigFile = Annotated[
-    Path | None, typer.Option("--config", envvar="BITFLEET_EDGE_CONFIG", help="TOML file with settings.")
-]
-StateDir = Annotated[
-    Path | None, typer.Option("--state", envvar="BITFLEET_EDGE_STATE", help="Folder for key, journal and models.")
-]
 DeviceName = Annotated[str | None, typer.Option("--device", help="Name in the fleet; default: the host's name.")]
 Aggregator = Annotated[
     str | None, typer.Option("--aggregator", envvar="BITFLEET_AGGREGATOR", help="URL, like http://10.0.0.2:8700.")
 ]
 Data = Annotated[Path | None, typer.Option("--data", help="Class folders of pictures, IDX files, or an .npz.")]
 Token = Annotated[str | None, typer.Option("--token", envvar="BITFLEET_TOKEN", help="Join token; erased after use.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
 
 
 def main() -> None:

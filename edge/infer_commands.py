@@ -25,6 +25,7 @@ from edge.inference.frames import FrameFormat
 from edge.inference.models import Following, Models, from_file
 from edge.inference.sources import STANDARD_INPUT, Source, stored, streamed
 from edge.inference.tally import Summary, Tally
+from edge.options import ConfigFile, StateDir, Threads
 from edge.runtime import Runtime
 
 INTERRUPTED: Final = 128 + signal.SIGINT
@@ -43,14 +44,10 @@ def infer(
     ] = None,
     batch: Annotated[int, typer.Option("--batch", min=1, max=4096, help="Pictures in one inference.")] = 1,
     top: Annotated[int, typer.Option("--top", min=1, help="Classes to name of each picture.")] = 1,
-    threads: Annotated[int | None, typer.Option("--threads", help="That compute; default: as the agent does.")] = None,
+    threads: Threads = None,
     watch: Annotated[bool, typer.Option("--watch", help="Take over each new model that the agent installs.")] = False,
-    config: Annotated[
-        Path | None, typer.Option("--config", envvar="BITFLEET_EDGE_CONFIG", help="TOML file with settings.")
-    ] = None,
-    state: Annotated[
-        Path | None, typer.Option("--state", envvar="BITFLEET_EDGE_STATE", help="Folder for key, journal and models.")
-    ] = None,
+    config: ConfigFile = None,
+    state: StateDir = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, the last one the summary.")] = False,
 ) -> None:
     """Say what is on pictures, one line each: name, class and confidence, time of the inference it was part of.

@@ -27,6 +27,7 @@ from edge.measure.training_step import TrainingStep
 from edge.meter_commands import Meter as MeterOption
 from edge.meters.base import Meter
 from edge.meters.choose import open_meter
+from edge.options import ConfigFile, StateDir, Threads
 from edge.runtime import NoModel, Runtime
 from protocol.precision import Precision
 
@@ -61,7 +62,7 @@ def measure(
     train_batch: Annotated[str, typer.Option("--train-batch", help="Pictures in one training step.")] = "32",
     seconds: Annotated[float | None, typer.Option("--seconds", help="Length of a window; default 3.")] = None,
     windows: Annotated[int | None, typer.Option("--windows", help="Windows of each; default 10.")] = None,
-    threads: Annotated[int | None, typer.Option("--threads", help="That compute; default: as the agent does.")] = None,
+    threads: Threads = None,
     quick: Annotated[bool, typer.Option("--quick", help="5 windows of half a second: a look, not a result.")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the document here.")] = None,
     plot: Annotated[
@@ -74,12 +75,8 @@ def measure(
         bool, typer.Option("--believe", help="Trust figures although they contradict this device's history.")
     ] = False,
     meter: MeterOption = None,
-    config: Annotated[
-        Path | None, typer.Option("--config", envvar="BITFLEET_EDGE_CONFIG", help="TOML file with settings.")
-    ] = None,
-    state: Annotated[
-        Path | None, typer.Option("--state", envvar="BITFLEET_EDGE_STATE", help="Folder for key, journal and models.")
-    ] = None,
+    config: ConfigFile = None,
+    state: StateDir = None,
 ) -> None:
     """Measure latency and energy per inference and per training step, or compare two measurements.
 

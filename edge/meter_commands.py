@@ -1,7 +1,6 @@
 """`bitfleet-edge meters`: which meters this device has, and what they say now."""
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,6 +10,7 @@ from rich.table import Table
 
 from edge.config import read_config
 from edge.meters.look import Look, look_around
+from edge.options import ConfigFile
 
 Meter = Annotated[
     str | None,
@@ -23,9 +23,7 @@ Meter = Annotated[
 
 
 def meters(
-    config: Annotated[
-        Path | None, typer.Option("--config", envvar="BITFLEET_EDGE_CONFIG", help="TOML file with settings.")
-    ] = None,
+    config: ConfigFile = None,
     meter: Meter = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a script.")] = False,
 ) -> None:
