@@ -115,7 +115,7 @@ class _Emitter:
         ]
         attributes = {
             "strides": [conv.stride] * 2,
-            "levels": binary.levels(coding_in),
+            "levels": operator.levels,
             "low": coding.low,
             "high": coding.high,
         }

@@ -41,6 +41,6 @@ binary18: Final = register(Family("binary18", _rows, stems=("", LARGE)))
 """ResNet18's stages with a shortcut around each of the 16 convolutions.
 
 For small pictures the stem has a stride of 1; with stem `3x3s2`, for 224×224, it has one of 2, and so has the first
-block. A 7×7 stem, as ResNet18 has it, would take longer than a quarter of all binary convolutions together, and its
-pooling pads with zeros, which win over the negative values of a signed stream. ReActNet's own stem is the same.
+block, as in ReActNet. ResNet18's 7×7 stem alone would take nearly half as long as all binary convolutions together, and
+its pooling pads with zeros, which win over the negative values of a signed stream.
 """

@@ -124,6 +124,20 @@ class TestWhatBecomesAnOperator:
         shown = np.random.default_rng(2).integers(0, 256, (3, *SHAPE), dtype=np.uint8)
         assert check(serialize(to_onnx(network, W1A1, tensors)), network, W1A1, tensors, shown).bit_equal
 
+    def test_of_two_that_are_added_one_is_the_others_shortcut(self, make_tensors: MakeTensors) -> None:
+        builder = Builder(SHAPE)
+        x = builder.conv("stem", INPUT, 8, 3, relu=False, scale="stream", wide=True, pinned=True)
+        narrow = builder.recode("narrow", x)
+        y, z = (builder.conv(name, narrow, 8, 3, relu=False, scale="stream", wide=True) for name in ("left", "right"))
+        total = builder.add("add", y, z, scale="stream", relu=False)
+        builder.classifier(builder.avgpool(builder.prelu("prelu", total, scale="stream")), 10)
+        network = Architecture("by hand", SHAPE, 10, builder.layers)
+        tensors = make_tensors(network, W1A1)
+        found = binary.plan(integer_numbers(network, W1A1, tensors)).operators
+        assert {name: operator.shortcut for name, operator in found.items()} == {"prelu": "right", "right": None}
+        shown = np.random.default_rng(2).integers(0, 256, (3, *SHAPE), dtype=np.uint8)
+        assert check(serialize(to_onnx(network, W1A1, tensors)), network, W1A1, tensors, shown).bit_equal
+
     def test_thresholds_are_where_the_reference_has_them(self, make_tensors: MakeTensors) -> None:
         network = NETWORKS["binary18"]
         tensors = make_tensors(network, W1A1)
