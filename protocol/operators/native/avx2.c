@@ -27,7 +27,6 @@
 enum {
     AT_ONCE = 4,                /* channels of a byte of bits, and differences that a step can add */
     MOST_STEPS = 255 / AT_ONCE, /* whose sum a byte holds */
-    AT_A_TIME = 32,             /* bytes of a register */
     HALF = BLOCK / 2,
 };
 
@@ -80,40 +79,33 @@ static uint64_t spread(uint32_t bits)
     return word << 4;
 }
 
-/* One after the other, `count` values whose thresholds come again and again. */
-AVX2 static void binarize_run(const uint8_t *x, size_t stride, size_t count, size_t here, const uint8_t *thresholds,
-                              uint32_t possible, uint8_t *bits)
+/* `count` times the same channels, `here` of them, `stride` bytes apart. */
+AVX2 static void binarize_channels(const uint8_t *least, const uint8_t *possible, const uint8_t *x, size_t stride,
+                                   size_t count, size_t here, uint8_t *bits)
 {
-    __m256i least = _mm256_loadu_si256((const __m256i *)thresholds);
+    __m256i reach = _mm256_loadu_si256((const __m256i *)least), allowed = _mm256_loadu_si256((const __m256i *)possible);
     for (size_t n = 0; n < count; n++, x += stride, bits += stride / AT_ONCE) {
-        uint8_t edge[AT_A_TIME] = {0};
-        const uint8_t *from = here < AT_A_TIME ? memcpy(edge, x, here) : x;
+        uint8_t edge[VECTOR] = {0};
+        const uint8_t *from = here < VECTOR ? memcpy(edge, x, here) : x;
         __m256i values = _mm256_loadu_si256((const __m256i *)from);
-        __m256i reached = _mm256_cmpeq_epi8(_mm256_max_epu8(values, least), values);
-        uint64_t word = spread((uint32_t)_mm256_movemask_epi8(reached) & possible);
-        memcpy(bits, &word, here < AT_A_TIME ? here / AT_ONCE : sizeof word);
+        __m256i reached = _mm256_cmpeq_epi8(_mm256_max_epu8(values, reach), values);
+        uint64_t word = spread((uint32_t)_mm256_movemask_epi8(_mm256_and_si256(reached, allowed)));
+        memcpy(bits, &word, here < VECTOR ? here / AT_ONCE : sizeof word);
     }
 }
 
 /* A register of channels at a time, and so for all pixels; or several pixels at a time, where they fill it. */
 AVX2 static void binarize(const Layer *layer, const uint8_t *x, size_t pixels, uint8_t *bits)
 {
-    size_t channels = layer->channels, several = AT_A_TIME % channels == 0 ? AT_A_TIME / channels : 1;
-    for (size_t c = 0; c < channels; c += AT_A_TIME) {
-        size_t here = channels - c < AT_A_TIME && several == 1 ? channels - c : AT_A_TIME;
-        uint8_t thresholds[AT_A_TIME] = {0};
-        uint32_t possible = 0;
-        for (size_t i = 0; i < here; i++) { /* a threshold of 256 is never reached, one below 1 always */
-            int32_t t = layer->threshold[c + i % channels];
-            thresholds[i] = (uint8_t)(t < 0 ? 0 : t > 255 ? 255 : t);
-            possible |= (uint32_t)(t <= 255) << i;
-        }
-        size_t whole = pixels / several, done = whole * several;
-        size_t stride = several > 1 ? AT_A_TIME : channels;
-        binarize_run(x + c, stride, whole, here, thresholds, possible, bits + c / AT_ONCE);
+    size_t channels = layer->channels, several = VECTOR % channels == 0 ? VECTOR / channels : 1;
+    size_t whole = pixels / several, done = whole * several, stride = several * channels;
+    for (size_t c = 0; c < channels; c += VECTOR) {
+        size_t here = channels - c < VECTOR && several == 1 ? channels - c : VECTOR;
+        const uint8_t *least = layer->least + c, *possible = layer->possible + c;
+        binarize_channels(least, possible, x + c, stride, whole, here, bits + c / AT_ONCE);
         if (done < pixels)
-            binarize_run(x + done * channels, stride, 1, (pixels - done) * channels, thresholds, possible,
-                         bits + done * layer->pixel_bytes);
+            binarize_channels(least, possible, x + done * channels, stride, 1, (pixels - done) * channels,
+                              bits + done * layer->pixel_bytes);
     }
 }
 

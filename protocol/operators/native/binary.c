@@ -38,6 +38,16 @@ static void *filled(size_t count, size_t size, const void *from, size_t given)
     return made;
 }
 
+/* A threshold of 256 is never reached, one below 1 always. */
+static void spread_thresholds(const Definition *d, Layer *layer)
+{
+    for (size_t i = 0; i < d->channels + VECTOR; i++) {
+        int32_t threshold = d->threshold[i % d->channels];
+        layer->least[i] = (uint8_t)(threshold < 0 ? 0 : threshold > 255 ? 255 : threshold);
+        layer->possible[i] = threshold > 255 ? 0 : 255;
+    }
+}
+
 static int32_t offset_of(const Definition *d, size_t output)
 {
     size_t places = d->kernel * d->kernel, window = places * d->channels;
@@ -69,18 +79,20 @@ const char *binary_prepare(const Definition *d, const Path *path, Layer **made)
     layer->unit = d->levels, layer->has_residual = d->slope != NULL;
     layer->zero = (float)d->zero, layer->low = (float)(d->low - d->zero), layer->high = (float)(d->high - d->zero);
     layer->step_out = d->step_out;
-    layer->threshold = filled(d->channels, sizeof(int32_t), d->threshold, d->channels);
+    layer->least = filled(d->channels + VECTOR, 1, NULL, 0);
+    layer->possible = filled(d->channels + VECTOR, 1, NULL, 0);
     layer->offset = filled(all, sizeof(int32_t), NULL, 0);
     layer->factor = filled(all, sizeof(float), NULL, 0);
     layer->slope = filled(all, sizeof(float), d->slope, d->outputs);
     layer->shift_in = filled(all, sizeof(float), d->shift_in, d->outputs);
     layer->shift_out = filled(all, sizeof(float), d->shift_out, d->outputs);
     layer->packed = aligned_alloc(BLOCK, blocks * layer->block_bytes);
-    if (!layer->threshold || !layer->offset || !layer->factor || !layer->slope || !layer->shift_in ||
+    if (!layer->least || !layer->possible || !layer->offset || !layer->factor || !layer->slope || !layer->shift_in ||
         !layer->shift_out || !layer->packed) {
         binary_release(layer);
         return "out of memory";
     }
+    spread_thresholds(d, layer);
     for (size_t output = 0; output < d->outputs; output++) {
         float step = d->step_in * d->weight_step[output];
         layer->factor[output] = step / d->step_out;
@@ -96,7 +108,7 @@ void binary_release(Layer *layer)
 {
     if (layer == NULL)
         return;
-    free(layer->threshold), free(layer->offset), free(layer->factor), free(layer->slope);
+    free(layer->least), free(layer->possible), free(layer->offset), free(layer->factor), free(layer->slope);
     free(layer->shift_in), free(layer->shift_out), free(layer->packed), free(layer);
 }
 

@@ -24,6 +24,7 @@
 enum {
     BLOCK = 64,            /* outputs that are computed together */
     PIXELS = 4,            /* pixels that are computed together */
+    VECTOR = 32,           /* channels that are compared together, at most */
     LARGEST_KERNEL = 7,    /* rows and columns of a window */
     LARGEST_WINDOW = 65535 /* bits: their number of differences is counted in 16 bits */
 };
@@ -65,7 +66,8 @@ struct Layer {
     size_t channels, outputs, blocks, kernel, stride, padding, pixel_bytes, block_bytes;
     int unit, has_residual;
     float zero, low, high, step_out; /* low and high as levels, without the zero */
-    int32_t *threshold;
+    /* By channel, and on for VECTOR more as if channels came again: a byte x is a one if x >= least, and possible. */
+    uint8_t *least, *possible;
     int32_t *offset; /* what a window without a difference adds up to, with the bias; `unit` less for each one */
     float *factor, *slope, *shift_in, *shift_out;
     uint8_t *packed;

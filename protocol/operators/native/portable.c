@@ -9,12 +9,6 @@ static int runs_here(void)
     return 1;
 }
 
-/* Of words that hold few ones in a row: H. S. Warren, Hacker's Delight, 5-1; compilers make one instruction of it. */
-static unsigned ones(uint64_t word)
-{
-    return (unsigned)__builtin_popcountll(word);
-}
-
 static void count(const Layer *layer, const uint8_t *const *window, size_t row_bytes, const uint8_t *packed,
                   size_t outputs, uint16_t (*counts)[BLOCK])
 {
@@ -28,7 +22,7 @@ static void count(const Layer *layer, const uint8_t *const *window, size_t row_b
             for (size_t w = 0; w < words; w++) {
                 uint64_t word;
                 memcpy(&word, weight + w * sizeof word, sizeof word);
-                differences += ones(word ^ bits[w]);
+                differences += (unsigned)__builtin_popcountll(word ^ bits[w]);
             }
             counts[p][o] = (uint16_t)differences;
         }

@@ -43,7 +43,7 @@ static inline void words_binarize(const Layer *layer, const uint8_t *x, size_t p
         for (size_t c = 0; c < layer->channels; c += 8) {
             unsigned byte = 0;
             for (size_t i = 0; i < 8 && c + i < layer->channels; i++)
-                byte |= (unsigned)(x[c + i] >= layer->threshold[c + i]) << i;
+                byte |= (unsigned)(x[c + i] >= layer->least[c + i] && layer->possible[c + i]) << i;
             bits[c / 8] = (uint8_t)byte;
         }
 }
