@@ -24,6 +24,7 @@ from typing import Any, Final
 
 import numpy as np
 from evidence import Figure, write
+from extension import NATIVE, ROOT, flags, sources
 from narrow import CALIBRATION, SPECS, quantized, real_pictures
 from rich.console import Console
 from rich.progress import track
@@ -35,7 +36,6 @@ from export.writer import serialize
 from protocol import networks
 from protocol.precision import Precision
 
-ROOT: Final = Path(__file__).resolve().parent.parent.parent
 BOARDS: Final = ROOT / ".boards"
 PROCESSORS: Final = {
     "cortex-a53": "Raspberry Pi 3",
@@ -56,8 +56,6 @@ PRECISIONS: Final = ("W8A8", "W6A8", "W4A8", "W4A4", "W2A2", "W1A8", "W1A1")
 PICTURES: Final = 12
 HIDDEN: Final = 'mount -t tmpfs none /sys && exec "$@"'
 """ONNX Runtime would read about this machine's processor there, and die of it."""
-NATIVE: Final = ROOT / "protocol" / "operators" / "native"
-FLAGS: Final = ("-std=gnu11", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
 
 
 def main() -> None:
@@ -138,9 +136,9 @@ def _compile() -> None:
     for source in (ROOT / "protocol" / "operators").glob("*.py"):
         shutil.copy(source, package)
     headers = _output(sys.executable, "-c", "import sysconfig; print(sysconfig.get_path('include'))").strip()
-    sources = [str(path) for path in sorted(NATIVE.glob("*.c"))]
     target = str(package / "_binary.abi3.so")
-    _quietly("aarch64-linux-gnu-gcc", *FLAGS, f"-I{NATIVE}", f"-I{headers}", "-o", target, *sources, "-lm")
+    compiler = ["aarch64-linux-gnu-gcc", *flags(), "-shared", "-fPIC", f"-I{NATIVE}", f"-I{headers}"]
+    _quietly(*compiler, "-o", target, *map(str, sources()), "-lm")
 
 
 def _export(folder: Path, family: str, name: str) -> None:

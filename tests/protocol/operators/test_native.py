@@ -5,12 +5,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from extension import NATIVE, flags, sources
 from programs import needs
 
 HERE = Path(__file__).parent
-NATIVE = HERE.parents[2] / "protocol" / "operators" / "native"
-SOURCES = [HERE / "check_binary.c", *(NATIVE / f"{name}.c" for name in ("binary", "paths", "portable", "avx2", "neon"))]
-FLAGS = ["-std=gnu11", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-Wall", "-Wextra"]
+BINDINGS = {"module.c", "runtime.c"}
+"""To Python and ONNX Runtime; the rest is plain C."""
+SOURCES = [HERE / "check_binary.c", *(path for path in sources() if path.name not in BINDINGS)]
+FLAGS = [*flags(), "-Wall", "-Wextra"]
 SANITIZED = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 WHOLE = 60
 """Layers of a run at full speed; a fourth of them are wide."""
