@@ -207,13 +207,13 @@ def status(state: StateOption, url: UrlOption = None, as_json: JsonOption = Fals
 @app.command()
 def devices(state: StateOption, url: UrlOption = None, as_json: JsonOption = False) -> None:
     """List devices with precision, budget and bytes."""
-    _show(_client(url, state).get("/devices"), tables.devices, as_json=as_json)
+    _show(_client(url, state).every("/devices"), tables.devices, as_json=as_json)
 
 
 @app.command()
 def rounds(state: StateOption, url: UrlOption = None, as_json: JsonOption = False) -> None:
     """List rounds with their updates and bytes."""
-    _show(_client(url, state).get("/rounds"), tables.rounds, as_json=as_json)
+    _show(_client(url, state).every("/rounds"), tables.rounds, as_json=as_json)
 
 
 @app.command()
@@ -230,7 +230,7 @@ def energy(
     [bold]bitfleet-aggregator energy --device pi-kitchen[/bold]
     """
     asked = {name: value for name, value in (("round", number), ("device", device)) if value is not None}
-    _show(_client(url, state).get(f"/energy?{urlencode(asked)}"), tables.energy, as_json=as_json)
+    _show(_client(url, state).every(f"/energy?{urlencode(asked)}", "entries"), tables.energy, as_json=as_json)
 
 
 @app.command()
@@ -248,7 +248,7 @@ def models(
     [bold]bitfleet-aggregator models --download models/[/bold]
     """
     client = _client(url, state)
-    found = client.get("/models")
+    found = client.every("/models")
     if download and found:
         _download(client, found[0], download)
     _show(found, tables.models, as_json=as_json)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urljoin
 
 import urllib3
 
@@ -41,6 +42,27 @@ class Client:
         """
         return self._call("GET", path, None)
 
+    def every(self, path: str, rows: str = "") -> Any:
+        """A list below `path`, page after page put together.
+
+        Args:
+            path: what to read.
+            rows: the key of the list where the answer holds more; the rest is that of the first page.
+
+        Raises:
+            ClientError: no answer, or a refusal.
+        """
+        whole: Any = None
+        while path:
+            answer = self._request("GET", path, None)
+            page = self._json(answer)
+            if whole is None:
+                whole = page
+            else:
+                (whole[rows] if rows else whole).extend(page[rows] if rows else page)
+            path = following(path, answer.headers.get("Link", ""))
+        return whole
+
     def post(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
         """Send a command.
 
@@ -69,7 +91,9 @@ class Client:
         return data
 
     def _call(self, method: str, path: str, body: Mapping[str, Any] | None) -> Any:
-        answer = self._request(method, path, body)
+        return self._json(self._request(method, path, body))
+
+    def _json(self, answer: urllib3.BaseHTTPResponse) -> Any:
         try:
             return json.loads(answer.data) if answer.data else None
         except ValueError as error:
@@ -89,6 +113,12 @@ class Client:
         if answer.status >= 400:
             raise ClientError(_complaint(answer))
         return answer
+
+
+def following(path: str, link: str) -> str:
+    """The path of the page that a Link header (RFC 8288) of `path` names as the next; empty after the last."""
+    reference, _, relation = link.partition(">")
+    return urljoin(path, reference.removeprefix("<")) if 'rel="next"' in relation else ""
 
 
 def _complaint(answer: urllib3.BaseHTTPResponse) -> str:

@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 
 from aggregator.coordinator import Busy
 from aggregator.handlers import CommandRefused, Fault
+from aggregator.paging import BadCursor
 
 STATUS: Final = {
     Fault.NOT_FOUND: HTTPStatus.NOT_FOUND,
@@ -48,6 +49,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(CommandRefused, _on_refused)
+    app.add_exception_handler(BadCursor, _on_bad_cursor)
     app.add_exception_handler(Busy, _on_busy)
     app.add_exception_handler(Exception, _on_bug)
 
@@ -66,6 +68,10 @@ def _on_invalid(_: Request, error: Exception) -> JSONResponse:
 def _on_refused(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, CommandRefused)
     return problem(STATUS[error.fault], str(error))
+
+
+def _on_bad_cursor(_: Request, error: Exception) -> JSONResponse:
+    return problem(HTTPStatus.UNPROCESSABLE_ENTITY, str(error))
 
 
 def _on_busy(_: Request, error: Exception) -> JSONResponse:

@@ -2,13 +2,14 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from math import fsum
 from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from aggregator import ledger
-from aggregator.store import Device, Export, Model, RefusalCount, Round, Task, Update
+from aggregator.paging import ALL, Page, Window, page_of
+from aggregator.store import Device, Energy, Export, Model, RefusalCount, Round, Task, Update
 from aggregator.views import (
     DeviceDetail,
     DeviceView,
@@ -28,9 +29,9 @@ from aggregator.views import (
 RECEIPTS_SHOWN = 50
 
 
-def device_views(session: Session) -> list[DeviceView]:
-    """Every device by name."""
-    return [DeviceView(**_device(row)) for row in session.scalars(select(Device).order_by(Device.id))]
+def device_views(session: Session, window: Window = ALL) -> Page[DeviceView]:
+    """Devices by name."""
+    return page_of(session, Device, [], [Device.id], window).map(lambda row: DeviceView(**_device(row)))
 
 
 def device_detail(session: Session, name: str) -> DeviceDetail | None:
@@ -71,9 +72,10 @@ def live(session: Session) -> list[Live]:
     ]
 
 
-def round_views(session: Session) -> list[RoundView]:
-    """Every round, oldest first."""
-    return [RoundView(**_round(session, row)) for row in session.scalars(select(Round).order_by(Round.number))]
+def round_views(session: Session, window: Window = ALL, *, newest_first: bool = False) -> Page[RoundView]:
+    """Rounds in their order, or the other way round."""
+    rows = page_of(session, Round, [], [Round.number], window, newest_first=newest_first)
+    return rows.map(lambda row: RoundView(**_round(session, row)))
 
 
 def round_detail(session: Session, number: int) -> RoundDetail | None:
@@ -86,14 +88,27 @@ def round_detail(session: Session, number: int) -> RoundDetail | None:
     return RoundDetail(**_round(session, row), offers=offers, rates=row.coding.get("reason", ""))
 
 
-def energy_view(session: Session, number: int | None, device: str | None) -> EnergyView:
-    """The ledger: of a round, of a device, of both or all."""
-    rows = ledger.entries(session, round=number, device=device)
-    return EnergyView(
-        entries=[EnergyEntry.model_validate(row, from_attributes=True) for row in rows],
-        totals=[EnergyTotal.model_validate(total, from_attributes=True) for total in ledger.totals(rows)],
-        total_mj=ledger.total_mj(rows),
-    )
+def energy_view(
+    session: Session, number: int | None, device: str | None, window: Window = ALL
+) -> tuple[EnergyView, Page[EnergyEntry]]:
+    """The ledger: of a round, of a device, of both or all. Entries in pages, the sums of all of them."""
+    meant = [*([Energy.round == number] if number is not None else []), *([Energy.device == device] if device else [])]
+    key = [Energy.round, Energy.device, Energy.purpose, Energy.source]
+    page = page_of(session, Energy, meant, key, window)
+    entries = page.map(lambda row: EnergyEntry.model_validate(row, from_attributes=True))
+    totals = energy_totals(session, *meant)
+    whole_mj = fsum(total.energy_mj for total in totals)
+    return EnergyView(entries=entries.rows, totals=totals, total_mj=whole_mj), entries
+
+
+def energy_totals(session: Session, *meant: Any) -> list[EnergyTotal]:
+    """Sums of the ledger by purpose and source, of the entries that are meant."""
+    kinds = (Energy.purpose, Energy.source)
+    sums = select(*kinds, func.sum(Energy.energy_mj)).where(*meant).group_by(*kinds).order_by(*kinds)
+    return [
+        EnergyTotal(purpose=purpose, source=source, energy_mj=energy_mj)
+        for purpose, source, energy_mj in session.execute(sums)
+    ]
 
 
 def newest_round(session: Session) -> Round | None:
@@ -101,12 +116,18 @@ def newest_round(session: Session) -> Round | None:
     return session.scalar(select(Round).order_by(Round.number.desc()).limit(1))
 
 
-def update_views(session: Session, number: int | None) -> list[UpdateView]:
-    """The journal, of one round or whole, in the order of arrival."""
-    query = select(Update).order_by(Update.received_at, Update.task)
-    if number is not None:
-        query = query.where(Update.round == number)
-    return [UpdateView.model_validate(row, from_attributes=True) for row in session.scalars(query)]
+def update_views(
+    session: Session,
+    number: int | None = None,
+    device: str | None = None,
+    window: Window = ALL,
+    *,
+    newest_first: bool = False,
+) -> Page[UpdateView]:
+    """The journal, of a round, of a device, of both or whole, in the order of arrival or the other way round."""
+    meant = [*([Update.round == number] if number is not None else []), *([Update.device == device] if device else [])]
+    rows = page_of(session, Update, meant, [Update.received_at, Update.task], window, newest_first=newest_first)
+    return rows.map(lambda row: UpdateView.model_validate(row, from_attributes=True))
 
 
 def update_view(session: Session, task: str) -> UpdateView | None:
@@ -115,9 +136,10 @@ def update_view(session: Session, task: str) -> UpdateView | None:
     return UpdateView.model_validate(row, from_attributes=True) if row else None
 
 
-def model_views(session: Session) -> list[ModelView]:
-    """Every version, newest first."""
-    return [_model(session, row) for row in session.scalars(select(Model).order_by(Model.version.desc()))]
+def model_views(session: Session, window: Window = ALL) -> Page[ModelView]:
+    """Versions, newest first."""
+    rows = page_of(session, Model, [], [Model.version], window, newest_first=True)
+    return rows.map(lambda row: _model(session, row))
 
 
 def model_view(session: Session, version: int) -> ModelView | None:

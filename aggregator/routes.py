@@ -6,7 +6,8 @@ can guess, and only signed offers and readers of this door ever say one.
 """
 
 from http import HTTPStatus
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Header, HTTPException, Path, Query, Request, Response
 from fastapi.responses import FileResponse
@@ -14,6 +15,7 @@ from fastapi.responses import FileResponse
 from aggregator import handlers, readers, views
 from aggregator.blobs import BlobError
 from aggregator.desk import Desk
+from aggregator.paging import LARGEST, USUAL, Page, Window
 from aggregator.problems import documented
 from aggregator.rounds import BY_HAND, PAUSED
 from aggregator.store import Fact
@@ -69,6 +71,35 @@ MISSING = documented(HTTPStatus.NOT_FOUND)
 
 DeviceName = Annotated[str, Path(pattern=views.DEVICE)]
 Number = Annotated[int, Path(ge=0, le=ROUND_LIMIT)]
+OfRound = Annotated[int | None, Query(alias="round", ge=0, le=ROUND_LIMIT)]
+OfDevice = Annotated[str | None, Query(pattern=views.DEVICE)]
+NewestFirst = Annotated[bool, Query(description="the other way round")]
+
+
+class Pager:
+    """A list's page as it was asked for; says in the header Link (RFC 8288) where the next one is."""
+
+    def __init__(
+        self,
+        request: Request,
+        response: Response,
+        limit: Annotated[int, Query(ge=1, le=LARGEST, description="rows at most")] = USUAL,
+        cursor: Annotated[str, Query(max_length=1000, description="of the page before, from its Link header")] = "",
+    ) -> None:
+        self.window = Window(limit, cursor)
+        self._request, self._response = request, response
+
+    def show(self, page: Page[T]) -> list[T]:
+        """The rows of `page`."""
+        if page.next:
+            query = dict(self._request.query_params) | {"limit": self.window.limit, "cursor": page.next}
+            self._response.headers["Link"] = f'<?{urlencode(query)}>; rel="next"'
+        return page.rows
+
+
+ThePager = Annotated[Pager, Depends()]
+_LINK = {"Link": {"description": 'the next page, rel="next", relative to this one', "schema": {"type": "string"}}}
+PAGED: dict[int | str, dict[str, Any]] = {200: {"headers": _LINK}}
 
 
 def _found(value: T | None, what: str) -> T:
@@ -169,11 +200,11 @@ def status(desk: TheDesk, request: Request) -> views.StatusView:
     )
 
 
-@reading.get("/devices")
-def devices(desk: TheDesk) -> list[views.DeviceView]:
-    """Every device."""
+@reading.get("/devices", responses=PAGED)
+def devices(desk: TheDesk, pager: ThePager) -> list[views.DeviceView]:
+    """Devices by name, in pages."""
     with desk.room.store.reading() as session:
-        return readers.device_views(session)
+        return pager.show(readers.device_views(session, pager.window))
 
 
 @reading.get("/devices/{name}", responses=MISSING)
@@ -183,11 +214,11 @@ def device(desk: TheDesk, name: DeviceName) -> views.DeviceDetail:
         return _found(readers.device_detail(session, name), f"device {name!r}")
 
 
-@reading.get("/rounds")
-def rounds(desk: TheDesk) -> list[views.RoundView]:
-    """Every round."""
+@reading.get("/rounds", responses=PAGED)
+def rounds(desk: TheDesk, pager: ThePager, *, newest_first: NewestFirst = False) -> list[views.RoundView]:
+    """Rounds, in pages."""
     with desk.room.store.reading() as session:
-        return readers.round_views(session)
+        return pager.show(readers.round_views(session, pager.window, newest_first=newest_first))
 
 
 @reading.get("/rounds/{number}", responses=MISSING)
@@ -197,13 +228,18 @@ def one_round(desk: TheDesk, number: Number) -> views.RoundDetail:
         return _found(readers.round_detail(session, number), f"round {number}")
 
 
-@reading.get("/updates")
+@reading.get("/updates", responses=PAGED)
 def updates(
-    desk: TheDesk, number: Annotated[int | None, Query(alias="round", ge=0, le=ROUND_LIMIT)] = None
+    desk: TheDesk,
+    pager: ThePager,
+    number: OfRound = None,
+    device: OfDevice = None,
+    *,
+    newest_first: NewestFirst = False,
 ) -> list[views.UpdateView]:
-    """Judged updates, of one round or all."""
+    """Judged updates, of one round, of one device, or all, in pages."""
     with desk.room.store.reading() as session:
-        return readers.update_views(session, number)
+        return pager.show(readers.update_views(session, number, device, pager.window, newest_first=newest_first))
 
 
 @reading.get("/updates/{task}", responses=MISSING)
@@ -213,22 +249,20 @@ def update(desk: TheDesk, task: str) -> views.UpdateView:
         return _found(readers.update_view(session, task), f"update {task!r}")
 
 
-@reading.get("/energy")
-def energy(
-    desk: TheDesk,
-    number: Annotated[int | None, Query(alias="round", ge=0, le=ROUND_LIMIT)] = None,
-    device: Annotated[str | None, Query(pattern=views.DEVICE)] = None,
-) -> views.EnergyView:
-    """The ledger of joules, of one round, of one device, or all."""
+@reading.get("/energy", responses=PAGED)
+def energy(desk: TheDesk, pager: ThePager, number: OfRound = None, device: OfDevice = None) -> views.EnergyView:
+    """The ledger of joules, of one round, of one device, or all: entries in pages, sums of all pages."""
     with desk.room.store.reading() as session:
-        return readers.energy_view(session, number, device)
+        view, page = readers.energy_view(session, number, device, pager.window)
+    pager.show(page)
+    return view
 
 
-@reading.get("/models")
-def models(desk: TheDesk) -> list[views.ModelView]:
-    """Every version of the model, newest first."""
+@reading.get("/models", responses=PAGED)
+def models(desk: TheDesk, pager: ThePager) -> list[views.ModelView]:
+    """Versions of the model, newest first, in pages."""
     with desk.room.store.reading() as session:
-        return readers.model_views(session)
+        return pager.show(readers.model_views(session, pager.window))
 
 
 @reading.get("/models/{version}", responses=MISSING)

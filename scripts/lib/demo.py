@@ -123,15 +123,15 @@ def _conclude(cast: Cast, began_s: float) -> dict[str, Any]:
     """Everything worth showing, gathered over HTTP while the aggregator still runs, and evaluated here."""
     plot = cast.plot
     devices = [cast.door.get(f"/api/v1/devices/{name_of(index)}") for index in range(len(cast.agents))]
-    updates = cast.door.get("/api/v1/updates")
-    models = sorted(cast.door.get("/api/v1/models"), key=lambda model: model["version"])
+    updates = cast.door.every("/api/v1/updates")
+    models = sorted(cast.door.every("/api/v1/models"), key=lambda model: model["version"])
     result = evaluate(
         network=plot.network,
         fleet=plot.fleet,
         devices=devices,
         budgets=plot.budgets_j_per_day,
         updates=updates,
-        rounds=cast.door.get("/api/v1/rounds"),
+        rounds=cast.door.every("/api/v1/rounds"),
         models=models,
         blob=cast.door.blob,
         killed=cast.killed,

@@ -6,6 +6,8 @@ from typing import Any, Self
 
 import urllib3
 
+from aggregator.client import following
+
 
 class DoorError(Exception):
     """The aggregator refused; the message says what it answered."""
@@ -29,6 +31,15 @@ class Door:
     def get(self, path: str) -> Any:
         """Read."""
         return self._request("GET", path).json()
+
+    def every(self, path: str) -> list[Any]:
+        """Read a list, page after page."""
+        rows: list[Any] = []
+        while path:
+            response = self._request("GET", path)
+            rows += response.json()
+            path = following(path, response.headers.get("Link", ""))
+        return rows
 
     def post(self, path: str, body: dict[str, Any]) -> Any:
         """Write, with the administrator's token."""

@@ -83,4 +83,4 @@ def _tell_round(cast: Cast, version: int, took_s: float) -> None:
 
 
 def _all_installed(cast: Cast, version: int) -> bool:
-    return all(device["model_version"] == version for device in cast.door.get("/api/v1/devices"))
+    return all(device["model_version"] == version for device in cast.door.every("/api/v1/devices"))

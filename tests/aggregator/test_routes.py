@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 
 import httpx
 import pytest
+from desks import ADMIN, TOKEN, desk_of, is_problem, never, run_at_once
 from fleet import SERVER_KEY, Fleet
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,37 +16,13 @@ from aggregator import handlers, rounds
 from aggregator.app import MAX_BODY_BYTES, build_app, serve_http
 from aggregator.broker import BrokerUrl
 from aggregator.config import load
-from aggregator.coordinator import Busy
 from aggregator.desk import Desk
 from aggregator.service import broker_address
 from aggregator.store import Fact
 from protocol.messages import Offer
 from protocol.signing import SigningKey
 
-TOKEN = "the-admin-token"
-ADMIN = {"Authorization": f"Bearer {TOKEN}"}
 KEY = SigningKey(bytes(32)).public.raw.hex()
-
-
-def run_at_once(run: Callable[[], Any], patience_s: float = 0.0) -> Any:
-    return run()
-
-
-def never(run: Callable[[], Any], patience_s: float = 0.0) -> Any:
-    raise Busy("busy; try again")
-
-
-def desk_of(fleet: Fleet, **changes: Any) -> Desk:
-    desk = Desk(
-        room=fleet.room,
-        submit=run_at_once,
-        connected=lambda: True,
-        admin_token=TOKEN,
-        open_reads=True,
-        broker_for=lambda host: f"mqtt://{host}:1883",
-    )
-    return replace(desk, **changes)
-
 
 Opener = Callable[..., httpx.Client]
 
@@ -75,15 +51,6 @@ def trained(fleet: Fleet) -> Fleet:
     fleet.run()
     assert fleet.version() == 1
     return fleet
-
-
-def is_problem(answer: Any, status: int, words: str) -> None:
-    assert answer.status_code == status, answer.text
-    assert answer.headers["content-type"] == "application/problem+json"
-    body = answer.json()
-    assert set(body) == {"type", "title", "status", "detail"}
-    assert body["status"] == status
-    assert words in body["detail"]
 
 
 def test_health_and_readiness(client_of: Opener, fleet: Fleet) -> None:
