@@ -1,11 +1,9 @@
 """`bitfleet-aggregator`: run the service, or ask and steer one that runs."""
 
-import json
 import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
 from dataclasses import asdict
 from math import inf
 from pathlib import Path
@@ -13,7 +11,7 @@ from typing import Annotated, Any, Final
 from urllib.parse import quote, urlencode
 
 import typer
-from rich.console import Console, RenderableType
+from rich.console import Console
 from rich.markup import escape
 
 from aggregator import tables
@@ -22,13 +20,16 @@ from aggregator.allocate.mixed import SensitivityError, plan, read
 from aggregator.blobs import BlobError
 from aggregator.broker import BrokerError
 from aggregator.child import ChildError
-from aggregator.client import Client, ClientError, find
+from aggregator.client import Client, ClientError
 from aggregator.config import Config, ConfigError, load
+from aggregator.console import client as _client
+from aggregator.console import show as _show
 from aggregator.devices import MAINS_J_PER_DAY
 from aggregator.handout import HandoutError
 from aggregator.handout_command import export_for_devices
+from aggregator.joining_commands import group, token, tokens
 from aggregator.model import GlobalModel, ModelError, base_payload
-from aggregator.options import JsonOption, StateOption
+from aggregator.options import DeviceArgument, JsonOption, StateOption, UrlOption
 from aggregator.ports import PortError
 from aggregator.presets import PRESETS
 from aggregator.secret_files import SecretError
@@ -75,9 +76,6 @@ app = typer.Typer(
     "Begin with [bold]serve[/bold], make a join token with [bold]token[/bold], give it to a device,"
     " then look at [bold]devices[/bold] and [bold]rounds[/bold].",
 )
-
-UrlOption = Annotated[str | None, typer.Option("--url", help="Its HTTP address, when it runs elsewhere.")]
-DeviceArgument = Annotated[str, typer.Argument(help="Name of the device.")]
 
 
 @app.command()
@@ -180,22 +178,8 @@ def _run(settings: Config) -> None:
         log.info("fleet %s: stopping", settings.fleet)
 
 
-@app.command()
-def token(
-    *,
-    state: StateOption,
-    uses: Annotated[int, typer.Option(help="How many devices may join with it.")] = 1,
-    ttl: Annotated[float, typer.Option(help="Seconds until it expires.")] = 3600.0,
-    note: Annotated[str, typer.Option(help="What it is for.")] = "",
-    url: UrlOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Make a join token for new devices. It is shown once.
-
-    [bold]bitfleet-aggregator token --uses 6 --ttl 86400[/bold]
-    """
-    answer = _client(url, state).post("/tokens", {"uses": uses, "ttl_s": ttl, "note": note})
-    print(json.dumps(answer) if as_json else answer["token"])
+for command in (token, tokens, group):
+    app.command()(command)
 
 
 @app.command()
@@ -353,17 +337,6 @@ def abort(state: StateOption, url: UrlOption = None) -> None:
     """Give up the current round; the model stays as it is."""
     answer = _client(url, state).post("/rounds/abort")
     print(f"round {answer['round']} is given up")
-
-
-def _client(url: str | None, state: Path) -> Client:
-    return find(url, state, os.environ)
-
-
-def _show(answer: Any, table: Callable[[Any], RenderableType], *, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(answer, indent=2))
-    else:
-        Console().print(table(answer), highlight=False)
 
 
 def main() -> None:

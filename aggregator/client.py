@@ -79,6 +79,14 @@ class Client:
         """
         return self._call("PUT", path, body)
 
+    def delete(self, path: str) -> None:
+        """Remove something.
+
+        Raises:
+            ClientError: no answer, or a refusal.
+        """
+        self._call("DELETE", path, None)
+
     def blob(self, digest: str) -> bytes:
         """A blob, checked against its name.
 

@@ -3,23 +3,20 @@
 MQTT brings bytes to `on_message`; HTTP and the command line call the commands below it.
 """
 
-import secrets
-from dataclasses import dataclass
-from enum import StrEnum
 from functools import partial
-from hashlib import sha256
 from math import isfinite
 
 from sqlalchemy.orm import Session
 
 from aggregator import assignment, devices, exports, ingest, outbox, planning, refusals, rounds, versions
+from aggregator.faults import CommandRefused, Fault
 from aggregator.room import Room
-from aggregator.store import Device, Fact, Round, RoundState, Task, TaskState, Token
+from aggregator.store import Device, Fact, Round, RoundState, Task, TaskState
 from protocol.envelope import Envelope, open_envelope
-from protocol.errors import Malformed, ProtocolError, Refusal, RemoteProtocolError
+from protocol.errors import Malformed, Refusal, RemoteProtocolError
 from protocol.messages import Birth, Decline, Manifest, Outcome, Receipt, State, Telemetry
 from protocol.signing import VerifyKey
-from protocol.topics import Door, Upward, check_name
+from protocol.topics import Door, Upward
 
 # --- messages ---
 
@@ -131,96 +128,6 @@ def _assign(session: Session, room: Room, device: Device) -> None:
 
 
 # --- commands ---
-
-
-class Fault(StrEnum):
-    """What is wrong with a command, for a door to translate (404, 403, 409, 422)."""
-
-    NOT_FOUND = "not-found"
-    FORBIDDEN = "forbidden"
-    CONFLICT = "conflict"
-    INVALID = "invalid"
-
-
-class CommandRefused(Exception):
-    """A command that cannot be done; nothing was changed."""
-
-    def __init__(self, fault: Fault, message: str) -> None:
-        super().__init__(message)
-        self.fault = fault
-
-
-@dataclass(frozen=True, slots=True)
-class JoinResult:
-    """What a device learns when it joins; the door adds the broker's address."""
-
-    fleet: str
-    server_key: bytes
-
-
-def join(room: Room, *, device: str, public_key: bytes, token: str) -> JoinResult:
-    """Make a device a member.
-
-    A device that asks again with its own key is welcome with a spent token too: its first answer may be lost. With a
-    good one it starts over: sessions, stamps and measurements are forgotten, as a device that lost its journal needs.
-
-    Raises:
-        CommandRefused: FORBIDDEN token or revoked device; CONFLICT name taken; INVALID name or key.
-    """
-    try:
-        check_name(device, "device")
-        VerifyKey(public_key)
-    except (ProtocolError, ValueError) as error:
-        raise CommandRefused(Fault.INVALID, str(error)) from error
-    with room.store.transaction() as session:
-        known = session.get(Device, device)
-        if known is not None:
-            _check_return(known, public_key)
-        if _spend(session, room, token):
-            _enter(session, room, device, public_key)
-        elif known is None:
-            raise CommandRefused(Fault.FORBIDDEN, "join token is unknown, spent or expired: ask for a new one")
-    return JoinResult(room.topics.fleet, room.server_key.raw)
-
-
-def _check_return(known: Device, public_key: bytes) -> None:
-    if known.public_key != public_key:
-        raise CommandRefused(Fault.CONFLICT, f"device name {known.id!r} is taken by another key: choose another name")
-    if known.revoked:
-        raise CommandRefused(Fault.FORBIDDEN, f"device {known.id!r} was revoked")
-
-
-def _spend(session: Session, room: Room, token: str) -> bool:
-    row = session.get(Token, sha256(token.encode()).digest())
-    if row is None or row.uses_left < 1 or row.expires_at < room.clock():
-        return False
-    row.uses_left -= 1
-    return True
-
-
-def _enter(session: Session, room: Room, device: str, public_key: bytes) -> None:
-    member = session.get(Device, device)
-    if member is None:
-        session.add(Device(id=device, public_key=public_key, joined_at=room.clock()))
-    else:
-        member.session, member.stamps, member.decision = -1, {}, {}
-
-
-def create_token(room: Room, uses: int, ttl_s: float, note: str = "") -> str:
-    """Make a join token for `uses` devices that lives `ttl_s` seconds; only its SHA-256 is kept.
-
-    Raises:
-        CommandRefused: INVALID uses or time to live.
-    """
-    if uses < 1:
-        raise CommandRefused(Fault.INVALID, f"token uses = {uses}: expected 1 or more")
-    if not (isfinite(ttl_s) and ttl_s > 0):
-        raise CommandRefused(Fault.INVALID, f"token ttl_s = {ttl_s}: expected more than 0 seconds")
-    secret = secrets.token_urlsafe(24)
-    digest = sha256(secret.encode()).digest()
-    with room.store.transaction() as session:
-        session.add(Token(digest=digest, uses_left=uses, expires_at=room.clock() + ttl_s, note=note))
-    return secret
 
 
 def set_budget(room: Room, device: str, joules: float | None) -> None:

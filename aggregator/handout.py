@@ -30,7 +30,7 @@ class HandoutError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which devices: by name, by pattern of names (`pi-*`), or all."""
+    """Which devices: by name, by group (`kitchen`) or pattern of names (`pi-*`), or all."""
 
     names: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
@@ -75,19 +75,31 @@ def choose(session: Session, selection: Selection) -> dict[str, str]:
     Raises:
         HandoutError: a device is not there or has no precision yet, a group is empty, or nobody is chosen.
     """
-    members = {row.id: row.precision for row in devices.members(session)}
+    rows = devices.members(session)
+    members = {row.id: row.precision for row in rows}
     chosen = set(members) if selection.everyone else set()
     for name in selection.names:
         _require(session, name, members)
         chosen.add(name)
     for group in selection.groups:
-        matching = {name for name in members if fnmatchcase(name, group)}
-        if not matching:
-            raise HandoutError(f"group {group!r}: no device of the fleet has such a name")
-        chosen |= matching
+        chosen |= _matching(rows, group)
     if not chosen:
         raise HandoutError("no device is chosen: the fleet has none" if selection.everyone else "no device is chosen")
     return {name: members[name] for name in sorted(chosen)}
+
+
+def _matching(rows: Sequence[Device], wanted: str) -> set[str]:
+    """Devices of a group, or, since no group's name has a `*`, `?` or `[`, with names of a pattern."""
+    if set(wanted) & set("*?["):
+        matching = {row.id for row in rows if fnmatchcase(row.id, wanted)}
+        missing = "no device of the fleet has such a name"
+    else:
+        matching = {row.id for row in rows if row.group == wanted}
+        known = ", ".join(sorted({row.group for row in rows} - {""})) or "none"
+        missing = f"no device of the fleet is in it; groups are: {known}; a pattern of names has a *"
+    if not matching:
+        raise HandoutError(f"group {wanted!r}: {missing}")
+    return matching
 
 
 def _require(session: Session, name: str, members: Mapping[str, str]) -> None:

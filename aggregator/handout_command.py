@@ -25,7 +25,7 @@ def export_for_devices(
     *,
     out: Annotated[Path, typer.Option("--out", help="Folder to write to: WxAy.onnx for each precision, devices.json.")],
     device: Annotated[list[str] | None, typer.Option(help="Name of a device; may be given several times.")] = None,
-    group: Annotated[list[str] | None, typer.Option(help="Devices whose names match, for example 'pi-*'.")] = None,
+    group: Annotated[list[str] | None, typer.Option(help="A group, or devices whose names match: 'pi-*'.")] = None,
     everyone: Annotated[bool, typer.Option("--all", help="Every device of the fleet.")] = False,
     number: Annotated[
         int | None, typer.Option("--round", help="The round whose model it is; the newest if not given.")

@@ -18,3 +18,5 @@ StateOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+UrlOption = Annotated[str | None, typer.Option("--url", help="Its HTTP address, when it runs elsewhere.")]
+DeviceArgument = Annotated[str, typer.Argument(help="Name of the device.")]

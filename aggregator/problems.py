@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from aggregator.coordinator import Busy
-from aggregator.handlers import CommandRefused, Fault
+from aggregator.faults import CommandRefused, Fault
 from aggregator.paging import BadCursor
 
 STATUS: Final = {

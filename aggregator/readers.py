@@ -8,8 +8,9 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from aggregator.joining import token_name
 from aggregator.paging import ALL, Page, Window, page_of
-from aggregator.store import Device, Energy, Export, Model, RefusalCount, Round, Task, Update
+from aggregator.store import Device, Energy, Export, Model, RefusalCount, Round, Task, Token, Update
 from aggregator.views import (
     DeviceDetail,
     DeviceView,
@@ -23,6 +24,7 @@ from aggregator.views import (
     RoundDetail,
     RoundView,
     TaskView,
+    TokenView,
     UpdateView,
 )
 
@@ -55,6 +57,22 @@ def device_detail(session: Session, name: str) -> DeviceDetail | None:
         receipts=[Receipt.model_validate(update, from_attributes=True) for update in session.scalars(newest)],
         refusals={count.refusal: count.count for count in counts},
     )
+
+
+def token_views(session: Session, now: float) -> list[TokenView]:
+    """Join tokens that still let somebody in, the next to expire first."""
+    good = select(Token).where(Token.uses_left > 0, Token.expires_at >= now).order_by(Token.expires_at, Token.digest)
+    return [
+        TokenView(
+            name=token_name(row),
+            uses_left=row.uses_left,
+            made_at=row.made_at,
+            expires_at=row.expires_at,
+            note=row.note,
+            group=row.group,
+        )
+        for row in session.scalars(good)
+    ]
 
 
 def live(session: Session) -> list[Live]:
@@ -157,6 +175,7 @@ def _device(row: Device) -> dict[str, Any]:
     telemetry = row.telemetry
     return {
         "id": row.id,
+        "group": row.group,
         "status": row.status,
         "revoked": row.revoked,
         "seen_at": row.seen_at,

@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Depends, Header, HTTPException, Path, Query, Request, Response
 from fastapi.responses import FileResponse
 
-from aggregator import handlers, readers, views
+from aggregator import handlers, joining, readers, views
 from aggregator.blobs import BlobError
 from aggregator.desk import Desk
 from aggregator.paging import LARGEST, USUAL, Page, Window
@@ -145,7 +145,7 @@ def _writable(desk: Desk) -> bool:
 def join(desk: TheDesk, body: views.JoinRequest, request: Request) -> views.JoinAnswer:
     """Make a device a member of the fleet, for a join token."""
     key = bytes.fromhex(body.public_key)
-    result = desk.command(handlers.join, device=body.device, public_key=key, token=body.token)
+    result = desk.command(joining.join, device=body.device, public_key=key, token=body.token)
     broker = desk.broker_for(request.url.hostname or "")
     return views.JoinAnswer(fleet=result.fleet, server_key=result.server_key.hex(), broker=broker)
 
@@ -275,7 +275,26 @@ def model(desk: TheDesk, version: Number) -> views.ModelView:
 @writing.post("/tokens", status_code=HTTPStatus.CREATED)
 def create_token(desk: TheDesk, body: views.TokenRequest) -> views.TokenAnswer:
     """Make a join token."""
-    return views.TokenAnswer(token=desk.command(handlers.create_token, body.uses, body.ttl_s, body.note))
+    return views.TokenAnswer(token=desk.command(joining.create_token, body.uses, body.ttl_s, body.note, body.group))
+
+
+@writing.get("/tokens")
+def tokens(desk: TheDesk) -> list[views.TokenView]:
+    """Join tokens that still let somebody in; their secrets are not kept."""
+    with desk.room.store.reading() as session:
+        return readers.token_views(session, desk.room.clock())
+
+
+@writing.delete("/tokens/{token}", status_code=HTTPStatus.NO_CONTENT, responses=MISSING)
+def revoke_token(desk: TheDesk, token: str) -> None:
+    """Forget a join token; who has joined with it stays."""
+    desk.command(joining.revoke_token, token)
+
+
+@writing.put("/devices/{name}/group", status_code=HTTPStatus.NO_CONTENT, responses=MISSING)
+def set_group(desk: TheDesk, name: DeviceName, body: views.GroupRequest) -> None:
+    """Move a device into a group; an empty one takes it out of any."""
+    desk.command(joining.set_group, name, body.group)
 
 
 @writing.put("/devices/{name}/budget", status_code=HTTPStatus.NO_CONTENT, responses=MISSING)

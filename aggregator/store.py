@@ -70,8 +70,11 @@ class Token(Base):
     __tablename__ = "tokens"
     digest: Mapped[bytes] = mapped_column(primary_key=True)
     uses_left: Mapped[int]
+    made_at: Mapped[float] = mapped_column(default=0.0)
     expires_at: Mapped[float]
     note: Mapped[str] = mapped_column(default="")
+    group: Mapped[str] = mapped_column(default="")
+    """Into which group a device comes that joins with it."""
 
 
 class Device(Base):
@@ -80,6 +83,8 @@ class Device(Base):
     __tablename__ = "devices"
     id: Mapped[str] = mapped_column(primary_key=True)
     public_key: Mapped[bytes]
+    group: Mapped[str] = mapped_column(default="", index=True)
+    """Set by the token it joined with, or by hand; empty for none."""
     revoked: Mapped[bool] = mapped_column(default=False)
     joined_at: Mapped[float]
     seen_at: Mapped[float] = mapped_column(default=0.0)

@@ -32,10 +32,13 @@ def status(answer: Json) -> RenderableType:
 
 def devices(answer: list[Json]) -> RenderableType:
     """One line a device."""
-    table = _table("device", "status", "seen", "precision", "model", "pictures", "budget J/day", "sent", "received")
+    table = _table(
+        "device", "group", "status", "seen", "precision", "model", "pictures", "budget J/day", "sent", "received"
+    )
     for device in answer:
         table.add_row(
             device["id"],
+            device["group"],
             "revoked" if device["revoked"] else device["status"],
             _ago(device["seen_at"]),
             device["precision"],
@@ -45,6 +48,16 @@ def devices(answer: list[Json]) -> RenderableType:
             size(device["sent_bytes"]),
             size(device["received_bytes"]),
         )
+    return table
+
+
+def tokens(answer: list[Json]) -> RenderableType:
+    """One line a join token."""
+    table = _table("token", "group", "uses left", "expires", "note")
+    for row in answer:
+        left_s = max(0.0, row["expires_at"] - time.time())
+        uses = str(row["uses_left"])
+        table.add_row(row["name"], row["group"], uses, f"in {span(left_s)}", escape(row["note"]))
     return table
 
 
@@ -170,11 +183,16 @@ def _budget(device: Json) -> str:
 def _ago(second: float) -> str:
     if not second:
         return "never"
-    passed_s = max(0, int(time.time() - second))
+    return f"{span(time.time() - second)} ago"
+
+
+def span(seconds: float) -> str:
+    """A length of time for people."""
+    whole_s = max(0, int(seconds))
     for unit, length_s in (("d", 86400), ("h", 3600), ("min", 60)):
-        if passed_s >= 2 * length_s:
-            return f"{passed_s // length_s} {unit} ago"
-    return f"{passed_s} s ago"
+        if whole_s >= 2 * length_s:
+            return f"{whole_s // length_s} {unit}"
+    return f"{whole_s} s"
 
 
 def _table(*columns: str) -> Table:

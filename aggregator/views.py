@@ -6,6 +6,7 @@ from pydantic import BaseModel, Field
 
 DIGEST = r"^[0-9a-f]{64}$"
 DEVICE = r"^[a-z0-9-]{1,64}$"
+GROUP = r"^[a-z0-9-]{0,64}$"
 
 
 class Receipt(BaseModel):
@@ -23,6 +24,7 @@ class DeviceView(BaseModel):
     """One device in a list."""
 
     id: str
+    group: str = Field(description="empty for none")
     status: str
     revoked: bool
     seen_at: float
@@ -220,6 +222,24 @@ class TokenRequest(BaseModel):
     uses: int = Field(default=1, ge=1, le=100_000)
     ttl_s: float = Field(default=3600.0, gt=0, le=3.2e7)
     note: str = Field(default="", max_length=200)
+    group: str = Field(default="", pattern=GROUP, description="where devices come that join with it")
+
+
+class TokenView(BaseModel):
+    """A join token without its secret."""
+
+    name: str = Field(description="what it is revoked by")
+    uses_left: int
+    made_at: float
+    expires_at: float
+    note: str
+    group: str
+
+
+class GroupRequest(BaseModel):
+    """Where a device belongs; empty for nowhere."""
+
+    group: str = Field(pattern=GROUP)
 
 
 class TokenAnswer(BaseModel):

@@ -14,7 +14,7 @@ import numpy as np
 from sqlalchemy import select
 from strategies import SMALL
 
-from aggregator import handlers, outbox, rounds, versions
+from aggregator import handlers, joining, outbox, rounds, versions
 from aggregator.blobs import Blobs
 from aggregator.job import Job
 from aggregator.model import GlobalModel
@@ -246,10 +246,10 @@ class Fleet:
 
     def join(self, *names: str, **handset: Any) -> list[Handset]:
         """New devices that join with a token, but do not connect yet."""
-        token = handlers.create_token(self.room, uses=len(names), ttl_s=60.0)
+        token = joining.create_token(self.room, uses=len(names), ttl_s=60.0)
         for name in names:
             device = Handset(name, self, **handset)
-            handlers.join(self.room, device=name, public_key=device.key.public.raw, token=token)
+            joining.join(self.room, device=name, public_key=device.key.public.raw, token=token)
             self.handsets[name] = device
         return [self.handsets[name] for name in names]
 

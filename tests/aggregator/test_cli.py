@@ -29,7 +29,7 @@ from export.pictures import synthetic
 from export.weights import load_weights
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ["serve", "token", "status", "devices", "rounds", "energy", "models", "export", "explain"]
+COMMANDS = ["serve", "token", "tokens", "group", "status", "devices", "rounds", "energy", "models", "export", "explain"]
 COMMANDS += ["mixed", "budget", "revoke", "pause", "resume", "abort"]
 
 
@@ -174,6 +174,22 @@ def test_a_token_is_printed_alone_so_that_a_script_can_take_it(state: Path, flee
     text = said(state, "token", "--uses", "2", "--ttl", "60", "--note", "two boards")
     assert len(text.split()) == 1
     assert told(state, "token")["token"] != text.strip()
+
+
+def test_tokens_are_listed_without_their_secrets_and_can_be_revoked(state: Path) -> None:
+    secret = said(state, "token", "--uses", "2", "--group", "kitchen", "--note", "two boards").strip()
+    (row,) = told(state, "tokens")
+    assert (row["uses_left"], row["group"], row["note"]) == (2, "kitchen", "two boards")
+    assert secret not in json.dumps(row)
+    assert {row["name"], "kitchen", "two"} <= set(said(state, "tokens").split())
+    said(state, "token", "--revoke", row["name"])
+    assert told(state, "tokens") == []
+
+
+def test_a_device_is_moved_into_a_group(state: Path) -> None:
+    said(state, "group", "pi-2", "garden")
+    assert {device["id"]: device["group"] for device in told(state, "devices")} == {"pi-1": "", "pi-2": "garden"}
+    assert "garden" in said(state, "devices")
 
 
 def test_steering_changes_what_is_shown(state: Path, fleet: Fleet) -> None:

@@ -2,126 +2,18 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from hashlib import sha256
 
 import pytest
-from fleet import JOB, SERVER_KEY, TOPICS, Fleet, Handset, Opener
+from fleet import JOB, TOPICS, Fleet, Handset, Opener
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import func, select
 
 from aggregator import devices, handlers
-from aggregator.handlers import CommandRefused, Fault
-from aggregator.store import Device, Outgoing, RefusalCount, Token
+from aggregator.faults import CommandRefused, Fault
+from aggregator.store import Outgoing, RefusalCount
 from protocol.errors import Refusal
 from protocol.messages import ModelOffer, Offer, State, Status, Telemetry
-
-KEY = bytes(range(32))
-
-
-# --- joining ---
-
-
-def test_a_device_joins_with_a_token_and_learns_the_servers_key(fleet: Fleet) -> None:
-    token = handlers.create_token(fleet.room, uses=1, ttl_s=60.0)
-    result = handlers.join(fleet.room, device="a", public_key=KEY, token=token)
-    assert (result.fleet, result.server_key) == ("test", SERVER_KEY.public.raw)
-    assert fleet.device("a").public_key == KEY
-
-
-def test_the_secret_of_a_token_is_not_kept(fleet: Fleet) -> None:
-    token = handlers.create_token(fleet.room, uses=3, ttl_s=60.0, note="kitchen")
-    (row,) = fleet.rows(Token)
-    assert (row.digest, row.uses_left, row.note) == (sha256(token.encode()).digest(), 3, "kitchen")
-    assert token.encode() not in fleet.room.store.path.read_bytes()
-
-
-def test_a_token_is_good_for_as_many_devices_as_it_says(fleet: Fleet) -> None:
-    token = handlers.create_token(fleet.room, uses=2, ttl_s=60.0)
-    for name in ("a", "b"):
-        handlers.join(fleet.room, device=name, public_key=KEY, token=token)
-    with pytest.raises(CommandRefused, match="spent") as refusal:
-        handlers.join(fleet.room, device="c", public_key=KEY, token=token)
-    assert refusal.value.fault is Fault.FORBIDDEN
-
-
-def test_an_expired_token_lets_nobody_in(fleet: Fleet) -> None:
-    token = handlers.create_token(fleet.room, uses=1, ttl_s=60.0)
-    fleet.clock.pass_(61.0)
-    with pytest.raises(CommandRefused, match="expired"):
-        handlers.join(fleet.room, device="a", public_key=KEY, token=token)
-    assert fleet.rows(Device) == []
-
-
-@pytest.mark.parametrize("token", ["", "x", "ä" * 100])
-def test_an_unknown_token_lets_nobody_in(fleet: Fleet, token: str) -> None:
-    with pytest.raises(CommandRefused, match="unknown"):
-        handlers.join(fleet.room, device="a", public_key=KEY, token=token)
-
-
-@pytest.mark.parametrize(
-    ("device", "key", "message"),
-    [
-        ("A", KEY, "'A'"),
-        ("", KEY, "a-z"),
-        ("a/b", KEY, "a-z"),
-        ("aggregator", KEY, "aggregator"),
-        ("a", KEY[:31], "31 bytes"),
-    ],
-)
-def test_a_bad_name_or_key_is_refused_before_the_token_is_spent(
-    fleet: Fleet, device: str, key: bytes, message: str
-) -> None:
-    token = handlers.create_token(fleet.room, uses=1, ttl_s=60.0)
-    with pytest.raises(CommandRefused, match=message) as refusal:
-        handlers.join(fleet.room, device=device, public_key=key, token=token)
-    assert refusal.value.fault is Fault.INVALID
-    assert fleet.rows(Token)[0].uses_left == 1
-
-
-def test_a_name_cannot_be_taken_by_another_key(fleet: Fleet) -> None:
-    token = handlers.create_token(fleet.room, uses=2, ttl_s=60.0)
-    handlers.join(fleet.room, device="a", public_key=KEY, token=token)
-    with pytest.raises(CommandRefused, match="taken") as refusal:
-        handlers.join(fleet.room, device="a", public_key=bytes(32), token=token)
-    assert refusal.value.fault is Fault.CONFLICT
-    assert fleet.device("a").public_key == KEY
-    assert fleet.rows(Token)[0].uses_left == 1
-
-
-def test_a_device_whose_answer_was_lost_may_ask_again_with_the_spent_token(fleet: Fleet) -> None:
-    token = handlers.create_token(fleet.room, uses=1, ttl_s=60.0)
-    first = handlers.join(fleet.room, device="a", public_key=KEY, token=token)
-    assert handlers.join(fleet.room, device="a", public_key=KEY, token=token) == first
-
-
-def test_a_device_that_lost_its_journal_starts_over_with_a_new_token(fleet: Fleet) -> None:
-    (a,) = fleet.connected("a")
-    a.session, a.stamp = 0, replace(a.stamp, boot=0)
-    a.send(TOPICS.device("a", "tele"), Telemetry("idle", "", 0.0, 0, 0, 0, 0.0))
-    a.connect()
-    token = handlers.create_token(fleet.room, uses=1, ttl_s=60.0)
-    handlers.join(fleet.room, device="a", public_key=a.key.public.raw, token=token)
-    a.session = 0
-    a.connect()
-    assert fleet.device("a").session == 1
-
-
-def test_a_revoked_device_cannot_join_again(fleet: Fleet) -> None:
-    (a,) = fleet.connected("a")
-    handlers.revoke(fleet.room, "a")
-    token = handlers.create_token(fleet.room, uses=1, ttl_s=60.0)
-    with pytest.raises(CommandRefused, match="revoked") as refusal:
-        handlers.join(fleet.room, device="a", public_key=a.key.public.raw, token=token)
-    assert refusal.value.fault is Fault.FORBIDDEN
-
-
-@pytest.mark.parametrize(("uses", "ttl_s"), [(0, 1.0), (-1, 1.0), (1, 0.0), (1, float("nan")), (1, float("inf"))])
-def test_a_token_nobody_could_use_is_not_made(fleet: Fleet, uses: int, ttl_s: float) -> None:
-    with pytest.raises(CommandRefused, match="token"):
-        handlers.create_token(fleet.room, uses, ttl_s)
-    assert fleet.rows(Token) == []
-
 
 # --- what devices say ---
 

@@ -163,6 +163,10 @@ def test_names_groups_and_rounds_that_are_not_there_are_named(fleet: Fleet) -> N
         session.add(Round(number=2, state=RoundState.ABORTED, base_version=1, opened_at=0.0))
     cases: list[tuple[dict[str, Any], str]] = [
         ({}, "no device is chosen"),
+        (
+            {"groups": ("attic",)},
+            "group 'attic': no device of the fleet is in it; groups are: none; a pattern of names has a *",
+        ),
         ({"groups": ("jetson-*",)}, "group 'jetson-*': no device of the fleet has such a name"),
         ({"everyone": True, "number": 2}, "round 2 made no model: it is aborted"),
         ({"everyone": True, "number": 7}, "round 7 is not known: expected one from 0 to 1"),
@@ -181,6 +185,17 @@ def test_names_groups_and_rounds_that_are_not_there_are_named(fleet: Fleet) -> N
         assert str(refused.value) == expected
     found = handed(fleet, "pi-5", groups=("pi-1*",), fleet="test")
     assert list(found.precisions) == ["pi-1", "pi-10", "pi-11", "pi-5"]
+
+
+def test_a_plain_word_is_a_group_and_a_pattern_is_of_names(fleet: Fleet) -> None:
+    populate(fleet, 4, "W8A8")
+    with fleet.room.store.transaction() as session:
+        for name, group in (("pi-1", "kitchen"), ("pi-3", "kitchen"), ("pi-2", "pi-3")):
+            session.get_one(Device, name).group = group
+    for wanted, expected in (("kitchen", ["pi-1", "pi-3"]), ("pi-3", ["pi-2"]), ("pi-[01]", ["pi-0", "pi-1"])):
+        assert list(handed(fleet, groups=(wanted,), fleet="test").precisions) == expected
+    with pytest.raises(HandoutError, match="groups are: kitchen, pi-3; a pattern of names has a"):
+        handed(fleet, groups=("attic",), fleet="test")
 
 
 def test_the_command_writes_files_and_an_index_while_the_aggregator_runs(fleet: Fleet, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from fleet import JOB, STRAIGHT, Fleet, Opener
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aggregator import handlers, planning
+from aggregator import joining, planning
 from aggregator.allocate.trial import trial
 from aggregator.model import GlobalModel
 from aggregator.room import HoldOut
@@ -147,8 +147,8 @@ def test_a_measurement_against_ten_times_its_history_is_flagged_until_the_device
         "W8A8 at 40 mJ is 10 times more than the 4 mJ it measured before: not believed"
     ]
     assert device.reason.endswith(device.decision["doubts"][0])
-    token = handlers.create_token(fleet.room, uses=1, ttl_s=60.0)
-    handlers.join(fleet.room, device="a", public_key=a.key.public.raw, token=token)
+    token = joining.create_token(fleet.room, uses=1, ttl_s=60.0)
+    joining.join(fleet.room, device="a", public_key=a.key.public.raw, token=token)
     a.connect()
     device = fleet.device("a")
     assert (device.precision, device.decision["doubts"]) == ("W4A8", [])
