@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from aggregator import ports, problems
 from aggregator.desk import Desk
-from aggregator.routes import open_to_all, reading, writing
+from aggregator.routes import figures, open_to_all, reading, writing
 
 MAX_BODY_BYTES: Final = 64 * 1024
 """No request of ours has more; updates come over MQTT."""
@@ -38,7 +38,7 @@ def build_app(desk: Desk) -> FastAPI:
     )
     app.state.desk = desk
     problems.install(app)
-    for router in (open_to_all, reading, writing):
+    for router in (open_to_all, figures, reading, writing):
         app.include_router(router)
     app.add_middleware(BodyLimit)
     return app
@@ -96,6 +96,7 @@ def serve_http(app: FastAPI, host: str, port: int) -> Iterator[str]:
             name = ports.reachable(host)
             yield f"http://{f'[{name}]' if ':' in name else name}:{listener.getsockname()[1]}"
         finally:
+            app.state.desk.feed.close()  # whoever listens would keep the server waiting
             server.should_exit = True
             thread.join()
 

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from aggregator import tables
+from aggregator import logs, tables
 from aggregator.allocate.choices import Infeasible
 from aggregator.allocate.mixed import SensitivityError, plan, read
 from aggregator.blobs import BlobError
@@ -128,6 +128,9 @@ def serve(
         ),
     ] = None,
     rounds: Annotated[int | None, typer.Option(help="Rounds of training; 0 for ever.")] = None,
+    log_format: Annotated[
+        str | None, typer.Option(help="How the log is written: text, or json, a line an object.", show_default="text")
+    ] = None,
 ) -> None:
     """Run the aggregator until it is stopped.
 
@@ -151,6 +154,7 @@ def serve(
             "broker_host": broker_host,
             "broker_port": broker_port,
             "holdout": holdout,
+            "log_format": log_format,
             "start": start,
             "job": {
                 "architecture": architecture,
@@ -163,7 +167,7 @@ def serve(
             },
         },
     )
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    logs.set_up(settings.log_format, settings.fleet)
     _run(settings)
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Final, get_args, get_origin, get_type_hints
 
+from aggregator import logs
 from aggregator.broker import AUTO, EMBEDDED, MOSQUITTO, BrokerUrl
 from aggregator.job import Job
 from aggregator.presets import PRESETS
@@ -37,6 +38,7 @@ ENVIRONMENT: Final = {
     "BITFLEET_BROKER": "broker",
     "BITFLEET_HTTP_HOST": "http_host",
     "BITFLEET_HTTP_PORT": "http_port",
+    "BITFLEET_LOG_FORMAT": "log_format",
 }
 """The variables that are read, and the keys they set."""
 
@@ -67,6 +69,8 @@ class Config:
     broker_port: int = 1883
     advertise_broker: str = ""
     """The broker's URL as devices reach it, when that differs from how the aggregator does."""
+    log_format: str = logs.TEXT
+    """How the log is written: text for people, json for programs."""
     holdout: Path | None = None
     """Held-out pictures: an .npz with `pictures` uint8[N, C, H, W] and `labels` int[N]."""
     start: Path | None = None
@@ -236,6 +240,11 @@ def _check_broker(value: str) -> None:
             raise ValueError("expected auto, mosquitto, embedded, mqtt://host:port or mqtts://host:port") from error
 
 
+def _check_log_format(value: str) -> None:
+    if value not in logs.FORMATS:
+        raise ValueError(f"expected {' or '.join(logs.FORMATS)}")
+
+
 def _check_advertised(value: str) -> None:
     if value:
         BrokerUrl.parse(value)
@@ -257,4 +266,5 @@ _CHECKS: Final[dict[str, Callable[[Any], object]]] = {
     "broker_host": _check_host,
     "broker_port": _check_port,
     "advertise_broker": _check_advertised,
+    "log_format": _check_log_format,
 }

@@ -60,6 +60,17 @@ class Coordinator:
         self._room, self._link, self._inbox = room, link, inbox
         self._stopping = threading.Event()
         self._pause_s, self._paused_until = 0.0, 0.0
+        self._looked_at = time.monotonic()
+
+    @property
+    def waiting(self) -> int:
+        """Events that have not had their turn."""
+        return self._inbox.qsize()
+
+    @property
+    def lag_s(self) -> float:
+        """Seconds since the queue was looked at last: a tick while all is well, the length of an export during one."""
+        return time.monotonic() - self._looked_at
 
     def run(self) -> None:
         """Work until `stop`."""
@@ -94,6 +105,7 @@ class Coordinator:
     def _take(self) -> list[Any]:
         """What has arrived, waiting a tick for the first."""
         events: list[Any] = []
+        self._looked_at = time.monotonic()
         try:
             events.append(self._inbox.get(timeout=TICK_S))
             while len(events) < BATCH:

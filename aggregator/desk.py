@@ -2,9 +2,12 @@
 
 import hmac
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
+from prometheus_client import CollectorRegistry
+
+from aggregator.feed import Feed
 from aggregator.room import Room
 
 T = TypeVar("T")
@@ -29,6 +32,8 @@ class Desk:
         admin_token: what a writer must show.
         open_reads: whether reading needs no token.
         broker_for: the broker's URL for a device that reached this door under the given host name.
+        feed: what changes, as it does.
+        registry: the figures for Prometheus.
     """
 
     room: Room
@@ -37,6 +42,8 @@ class Desk:
     admin_token: str
     open_reads: bool
     broker_for: Callable[[str], str]
+    feed: Feed = field(default_factory=lambda: Feed(0))
+    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
 
     def admits(self, token: str) -> bool:
         """Whether `token` is the administrator's; takes as long for a near miss as for a wild guess."""

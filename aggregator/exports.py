@@ -50,7 +50,8 @@ def keep(room: Room, model: GlobalModel, version: int, precision: str) -> Kept:
     Raises:
         ExportError: it differs from the reference, or cannot be exported; nothing was kept.
     """
-    export = job(model, version, precision, shown=room.check_set, fleet=room.topics.fleet).make()
+    with room.timed("export"):
+        export = job(model, version, precision, shown=room.check_set, fleet=room.topics.fleet).make()
     digest = room.blobs.put(export.model)
     return Kept(precision, digest, len(export.model), export.accuracy, export.report.pictures)
 

@@ -8,9 +8,10 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from aggregator.changes import PAUSED
 from aggregator.joining import token_name
 from aggregator.paging import ALL, Page, Window, page_of
-from aggregator.store import Device, Energy, Export, Model, RefusalCount, Round, Task, Token, Update
+from aggregator.store import Device, Energy, Export, Fact, Model, RefusalCount, Round, Task, Token, Update
 from aggregator.views import (
     DeviceDetail,
     DeviceView,
@@ -41,7 +42,7 @@ def device_detail(session: Session, name: str) -> DeviceDetail | None:
     row = session.get(Device, name)
     if row is None:
         return None
-    payload_bytes, fp32_bytes = _bytes(session, Update.device == name)
+    payload_bytes, fp32_bytes = update_bytes(session, Update.device == name)
     newest = select(Update).where(Update.device == name).order_by(Update.received_at.desc()).limit(RECEIPTS_SHOWN)
     counts = session.scalars(select(RefusalCount).where(RefusalCount.device == name))
     return DeviceDetail(
@@ -129,6 +130,25 @@ def energy_totals(session: Session, *meant: Any) -> list[EnergyTotal]:
     ]
 
 
+def update_bytes(session: Session, *meant: Any) -> tuple[int, int]:
+    """Bytes of the accepted updates that are meant, as sent and as 32-bit floats."""
+    sums = select(func.sum(Update.payload_bytes), func.sum(Update.fp32_bytes)).where(*meant, Update.accepted)
+    payload_bytes, fp32_bytes = session.execute(sums).one()
+    return payload_bytes or 0, fp32_bytes or 0
+
+
+def air_bytes(session: Session) -> tuple[int, int]:
+    """What devices say they have sent and received since they started, added up."""
+    names = ("sent_bytes", "received_bytes")
+    sent, received = session.execute(select(*(func.sum(Device.telemetry[name].as_integer()) for name in names))).one()
+    return sent or 0, received or 0
+
+
+def is_paused(session: Session) -> bool:
+    """Whether no round is opened."""
+    return session.get(Fact, PAUSED) is not None
+
+
 def newest_round(session: Session) -> Round | None:
     """The round that is running or ran last."""
     return session.scalar(select(Round).order_by(Round.number.desc()).limit(1))
@@ -195,7 +215,7 @@ def _device(row: Device) -> dict[str, Any]:
 
 def _round(session: Session, row: Round) -> dict[str, Any]:
     states: Sequence[Any] = session.scalars(select(Task.state).where(Task.round == row.number)).all()
-    payload_bytes, fp32_bytes = _bytes(session, Update.round == row.number)
+    payload_bytes, fp32_bytes = update_bytes(session, Update.round == row.number)
     return {
         "number": row.number,
         "state": row.state,
@@ -214,10 +234,3 @@ def _model(session: Session, row: Model) -> ModelView:
     exports = session.scalars(select(Export).where(Export.version == row.version).order_by(Export.precision))
     views = [ExportView.model_validate(export, from_attributes=True) for export in exports]
     return ModelView(version=row.version, digest=row.digest, made_at=row.made_at, exports=views)
-
-
-def _bytes(session: Session, condition: Any) -> tuple[int, int]:
-    """Bytes of accepted updates as sent and as 32-bit floats."""
-    sums = select(func.sum(Update.payload_bytes), func.sum(Update.fp32_bytes)).where(condition, Update.accepted)
-    payload_bytes, fp32_bytes = session.execute(sums).one()
-    return payload_bytes or 0, fp32_bytes or 0

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -41,6 +42,11 @@ def _nobody(*_: object) -> None:
     """Nobody listens."""
 
 
+def _nobody_asks(_: str) -> AbstractContextManager[None]:
+    """Nobody wants to know."""
+    return nullcontext()
+
+
 @dataclass
 class Room:
     """The core's surroundings; one thread at a time works in it.
@@ -52,6 +58,7 @@ class Room:
         hold_out: what exports are checked on; None checks on pictures of noise and rates nothing.
         start: weights file that version 0 is made of; None starts from nothing.
         on_transition: called with round and state after every committed transition.
+        timed: wraps a step whose duration somebody may want to know: merge or export.
         broadcast: publishes bytes on a topic as well as it can; nobody waits for them.
     """
 
@@ -68,6 +75,7 @@ class Room:
     start: Path | None = None
     uploads: Uploads = field(default_factory=Uploads)
     on_transition: Callable[[int, RoundState], None] = _nobody
+    timed: Callable[[str], AbstractContextManager[None]] = _nobody_asks
     broadcast: Callable[[str, bytes], None] = _nobody
     unexportable: set[tuple[int, str]] = field(default_factory=set)
     """(version, precision) pairs whose export failed its check, not to be tried again by this process."""

@@ -273,7 +273,8 @@ def _miss_open_tasks(session: Session, number: int) -> None:
 def _merge(room: Room, current: Round) -> bool:
     """MERGING → VALIDATING: the base and every accepted update of the journal make the candidate."""
     try:
-        candidate, spreads = merge_journal(room, current)
+        with room.timed("merge"):
+            candidate, spreads = merge_journal(room, current)
     except (BlobError, ModelError, MergeError, RemoteProtocolError) as error:
         abort(room, current.number, f"merging failed: {error}")
         return True

@@ -5,12 +5,15 @@ for the token when the door is open to others. Blobs never ask: their names are 
 can guess, and only signed offers and readers of this door ever say one.
 """
 
+from collections.abc import AsyncIterator
 from http import HTTPStatus
 from typing import Annotated, Any, TypeVar
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Header, HTTPException, Path, Query, Request, Response
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, PlainTextResponse
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+from prometheus_client.exposition import choose_encoder
 
 from aggregator import handlers, joining, readers, views
 from aggregator.blobs import BlobError
@@ -55,6 +58,7 @@ def may_read(desk: TheDesk, authorization: Bearer = "") -> None:
 
 
 open_to_all = APIRouter()
+figures = APIRouter(dependencies=[Depends(may_read)], responses=documented(HTTPStatus.UNAUTHORIZED))
 reading = APIRouter(
     prefix=API,
     dependencies=[Depends(may_read)],
@@ -133,6 +137,17 @@ def _writable(desk: Desk) -> bool:
     except Exception:  # noqa: BLE001 (whatever stands in the way: not ready is the answer)
         return False
     return True
+
+
+@figures.get(
+    "/metrics",
+    response_class=PlainTextResponse,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+)
+def metrics(desk: TheDesk, accept: Annotated[str, Header()] = "") -> Response:
+    """Figures for Prometheus, in its text format or as OpenMetrics."""
+    encode, content_type = choose_encoder(accept)
+    return Response(encode(desk.registry), headers={"Content-Type": content_type})
 
 
 @open_to_all.post(
@@ -270,6 +285,20 @@ def model(desk: TheDesk, version: Number) -> views.ModelView:
     """One version with its exports."""
     with desk.room.store.reading() as session:
         return _found(readers.model_view(session, version), f"model version {version}")
+
+
+@reading.get("/events", response_class=EventSourceResponse)
+async def events(
+    desk: TheDesk, last_event_id: Annotated[str, Header(max_length=64)] = ""
+) -> AsyncIterator[ServerSentEvent]:
+    """What changes, as it does: round, task, device, update, model, export and fleet, each with what it is now.
+
+    Whoever comes back with Last-Event-ID goes on from there; `reset` says that something was missed and all that is
+    shown should be read anew. A reader that falls far behind is sent away.
+    """
+    with desk.feed.listening(last_event_id) as listener:
+        async for item in listener:
+            yield ServerSentEvent(data=item.change.facts, event=item.change.kind, id=item.id)
 
 
 @writing.post("/tokens", status_code=HTTPStatus.CREATED)

@@ -13,7 +13,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.lib.npyio import NpzFile
 
-from aggregator import ports, secret_files, state_dir, versions
+from aggregator import changes, logs, ports, secret_files, state_dir, versions
 from aggregator.allocate import POLICIES
 from aggregator.app import build_app, serve_http
 from aggregator.blobs import Blobs
@@ -21,7 +21,9 @@ from aggregator.broker import BrokerUrl, open_broker
 from aggregator.config import LOOPBACK, Config, ConfigError
 from aggregator.coordinator import Coordinator
 from aggregator.desk import Desk
+from aggregator.feed import Feed
 from aggregator.link import Link
+from aggregator.metrics import Metrics
 from aggregator.room import HoldOut, Room
 from aggregator.state_dir import Endpoint
 from aggregator.store import Fact, RoundState, Store
@@ -51,15 +53,12 @@ class Service:
         self.coordinator.stop()
 
 
-def log_transition(number: int, state: RoundState) -> None:
-    """What usually listens to rounds."""
-    log.info("round %d: %s", number, state)
+def _nobody(*_: object) -> None:
+    """Nobody listens."""
 
 
 @contextmanager
-def open_service(
-    config: Config, *, on_transition: Callable[[int, RoundState], None] = log_transition
-) -> Iterator[Service]:
+def open_service(config: Config, *, on_transition: Callable[[int, RoundState], None] = _nobody) -> Iterator[Service]:
     """An aggregator as `config` says; when the block ends, all of it is gone and the devices know.
 
     Args:
@@ -111,17 +110,28 @@ def open_service(
         )
 
         inbox: Queue[Any] = Queue()
+        boot = next_boot(store)
         link = Link(
             url=broker,
             topics=room.topics,
             shard=room.shard,
             key=key,
-            boot=next_boot(store),
+            boot=boot,
             inbox=inbox,
             clock=time.time,
         )
         room.broadcast = link.broadcast
         coordinator = Coordinator(room, link, inbox)
+        feed = Feed(boot)
+        changes.watch(store, feed.tell)
+        changes.watch(store, logs.change)
+        metrics = Metrics(
+            room,
+            connected=lambda: link.connected,
+            waiting=lambda: coordinator.waiting,
+            lag_s=lambda: coordinator.lag_s,
+        )
+        room.timed = metrics.timed
         desk = Desk(
             room=room,
             submit=coordinator.submit,
@@ -129,6 +139,8 @@ def open_service(
             admin_token=secret_files.admin_token(config.state_dir),
             open_reads=config.loopback_only,
             broker_for=broker_address(config, broker),
+            feed=feed,
+            registry=metrics.registry,
         )
         link.start()
         stack.callback(link.stop)

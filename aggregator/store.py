@@ -8,12 +8,13 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
 from sqlalchemy import JSON, Engine, ForeignKey, LargeBinary, create_engine, event, text
 from sqlalchemy.exc import DatabaseError
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 from sqlalchemy.pool import NullPool
 
 SCHEMA_VERSION = 2
@@ -307,10 +308,15 @@ class Store(StoreReader):
             connection.execute(text(f"PRAGMA user_version = {SCHEMA_VERSION}"))
         Base.metadata.create_all(self.engine)
 
+    @cached_property
+    def writer(self) -> sessionmaker[Session]:
+        """Makes the sessions that change something; `changes` listens to it."""
+        return sessionmaker(self.engine, expire_on_commit=False)
+
     @contextmanager
     def transaction(self) -> Iterator[Session]:
         """A session whose changes are on disk when the block ends, or undone if it raises."""
-        with Session(self.engine, expire_on_commit=False) as session, session.begin():
+        with self.writer() as session, session.begin():
             yield session
 
 
