@@ -2,6 +2,9 @@
 
 Every change of the database happens here, in the order of one queue, so that no two can meet. HTTP threads hand in
 functions with `submit` and wait for the result.
+
+Messages that arrive together are one transaction: only when it is on disk do receipts go out, and they wait for the
+disk once instead of a hundred times. If one of them fails, all are undone and handled one by one.
 """
 
 import errno
@@ -9,9 +12,11 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
 from queue import Queue
 from typing import Any, Final, TypeVar
 
@@ -26,8 +31,8 @@ T = TypeVar("T")
 
 TICK_S: Final = 0.2
 """How often deadlines are looked at when nothing arrives."""
-BATCH: Final = 64
-"""Events handled before the outbox and the round get their turn."""
+BATCH: Final = 128
+"""Events handled before the outbox and the round get their turn: what a disk does at once, and less than a second."""
 PATIENCE_S: Final = 30.0
 """How long a command waits for its turn: an export of a full ResNet18 takes about ten seconds."""
 FIRST_PAUSE_S: Final = 1.0
@@ -60,6 +65,10 @@ class Coordinator:
         self._room, self._link, self._inbox = room, link, inbox
         self._stopping = threading.Event()
         self._pause_s, self._paused_until = 0.0, 0.0
+        self._handed = 0
+        """The newest outbox row that the link has."""
+        self._acknowledged = set[int]()
+        """Rows that the broker has and the outbox still holds."""
         self._looked_at = time.monotonic()
 
     @property
@@ -75,8 +84,12 @@ class Coordinator:
     def run(self) -> None:
         """Work until `stop`."""
         while not self._stopping.is_set():
-            for event in self._take():
-                self._handle(event)
+            for said_by_broker, events in groupby(self._take(), _is_said_by_broker):
+                if said_by_broker:
+                    self._handle_together(list(events))
+                else:
+                    for event in events:
+                        self._handle(event)
             if time.monotonic() >= self._paused_until:
                 self._move()
         self._drain()
@@ -114,14 +127,43 @@ class Coordinator:
             pass
         return events
 
-    def _handle(self, event: Any) -> None:
+    def _handle_together(self, events: Sequence[Received | Sent]) -> None:
+        """Messages and acknowledgements in one transaction, or, if one of them fails, in one each."""
+        messages = [event for event in events if isinstance(event, Received)]
+        settled = [self._link.settle(event) for event in events if isinstance(event, Sent)]
+        self._acknowledged.update(row for row in settled if row is not None)
+        if not self._done_at_once(messages):
+            for message in messages:
+                self._guarded(f"message on {message.topic}", partial(self._receive, message))
+            self._guarded("acknowledged messages", self._forget_acknowledged)
+        for _ in messages:
+            self._link.handled()
+
+    def _done_at_once(self, messages: Sequence[Received]) -> bool:
+        """Whether it was; if not, all of it is undone, and what failed is told when it fails alone."""
+        try:
+            with self._room.store.together() as session:
+                held = handlers.foresee(session, self._room, [message.topic for message in messages])
+                for message in messages:
+                    self._receive(message)
+                self._forget_acknowledged()
+                del held
+        except Exception:  # noqa: BLE001
+            return False
+        self._acknowledged.clear()
+        return True
+
+    def _receive(self, message: Received) -> None:
+        handlers.on_message(self._room, message.topic, message.data)
+
+    def _forget_acknowledged(self) -> None:
+        """If it fails the rows stay, for the next time, or are sent again after a restart: messages are idempotent."""
+        if self._acknowledged:
+            with self._room.store.transaction() as session:
+                outbox.done(session, *self._acknowledged)
+
+    def _handle(self, event: Connection | _Command) -> None:
         match event:
-            case Received(topic, data):
-                self._guarded(f"message on {topic}", lambda: handlers.on_message(self._room, topic, data))
-                self._link.handled()
-            case Sent():
-                # If it fails the row stays and is sent again, which is harmless: every message is idempotent.
-                self._guarded("an acknowledged message", lambda: self._settle(event))
             case Connection(up, detail):
                 log.log(logging.INFO if up else logging.WARNING, "%s", detail)
                 if up:
@@ -129,12 +171,6 @@ class Coordinator:
             case _Command(run, result):
                 if result.set_running_or_notify_cancel():
                     _fulfil(result, run)
-
-    def _settle(self, sent: Sent) -> None:
-        row = self._link.settle(sent)
-        if row is not None:
-            with self._room.store.transaction() as session:
-                outbox.done(session, row)
 
     def _repeat_round(self) -> None:
         """The retained state again: the embedded broker forgets it with its process."""
@@ -161,8 +197,9 @@ class Coordinator:
         if not self._link.connected:
             return
         with self._room.store.reading() as session:
-            rows = [row for row in outbox.pending(session) if not self._link.in_flight(row)]
+            rows = outbox.pending(session, self._handed)
         for row in rows:
+            self._handed = row.id
             try:
                 self._link.publish(row)
             except PacketTooLarge as error:
@@ -189,6 +226,10 @@ class Coordinator:
             for item in event:
                 if isinstance(item, _Command) and item.result.set_running_or_notify_cancel():
                     item.result.set_exception(Busy(STOPPING))
+
+
+def _is_said_by_broker(event: Any) -> bool:
+    return isinstance(event, Received | Sent)
 
 
 def _fulfil(result: Future[Any], run: Callable[[], Any]) -> None:

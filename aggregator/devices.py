@@ -1,10 +1,10 @@
 """What is known of a device: what it said of itself, and whether it can be asked to work."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any, Final
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from aggregator.allocate.limits import Limits
@@ -57,6 +57,11 @@ def on_birth(device: Device, birth: Birth, now: float) -> bool:
     return True
 
 
+def facts(birth: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a birth is decided by: everything but how often it was said, and the model that runs."""
+    return {name: value for name, value in birth.items() if name not in {"session", "model_digest"}}
+
+
 def on_telemetry(device: Device, telemetry: Telemetry, now: float) -> None:
     """Keep the newest telemetry, with the time it came."""
     device.telemetry = {**asdict(telemetry), "received_at": now}
@@ -66,6 +71,19 @@ def members(session: Session) -> list[Device]:
     """Devices that belong to the fleet and have introduced themselves, by name."""
     rows = session.scalars(select(Device).where(~Device.revoked).order_by(Device.id))
     return [device for device in rows if device.birth]
+
+
+def precisions_in_use(session: Session) -> set[str]:
+    """What members are to run; asked on every turn of the coordinator, and so without reading their rows."""
+    rows = select(Device.precision).where(~Device.revoked, Device.precision != "").distinct()
+    return set(session.scalars(rows))
+
+
+def may_be_available(session: Session, now: float) -> int:
+    """How many devices are there and not resting: no fewer than `available` gives, without reading what they are."""
+    waiting = (Device.retry_at > now) & (Device.retry_at <= now + MAX_RETRY_S)
+    rows = select(func.count()).select_from(Device)
+    return session.scalar(rows.where(~Device.revoked, Device.status == Status.ONLINE.value, ~waiting)) or 0
 
 
 def available(session: Session, job: Job, now: float) -> list[Device]:

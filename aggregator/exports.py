@@ -75,6 +75,11 @@ def register(session: Session, version: int, kept: Iterable[Kept]) -> None:
 def offer_model(session: Session, room: Room, device: Device, *, round: int | None = None) -> None:  # noqa: A002
     """Tell a device which model it should run, unless it does, or there is none yet for its precision."""
     version = versions.current(session).version
+    offer_version(session, room, device, version, round=round)
+
+
+def offer_version(session: Session, room: Room, device: Device, version: int, *, round: int | None = None) -> None:  # noqa: A002
+    """The same for a version that is known to be the newest."""
     export = session.get(Export, (version, device.precision))
     if export is None or device.birth["model_digest"] == export.digest:
         return
@@ -101,7 +106,7 @@ def keep_missing(room: Room) -> bool:
     with room.store.reading() as session:
         model = versions.current(session)
         kept = session.scalars(select(Export.precision).where(Export.version == model.version))
-        in_use = {device.precision for device in devices.members(session)} & set(model.precisions)
+        in_use = devices.precisions_in_use(session) & set(model.precisions)
         missing = in_use - set(kept)
     names = sorted(name for name in missing if (model.version, name) not in room.unexportable)
     if not names:
@@ -115,5 +120,5 @@ def keep_missing(room: Room) -> bool:
         register(session, model.version, [export])
         for device in devices.members(session):
             if device.precision == export.precision:
-                offer_model(session, room, device)
+                offer_version(session, room, device, model.version)
     return True

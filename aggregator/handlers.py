@@ -3,9 +3,14 @@
 MQTT brings bytes to `on_message`; HTTP and the command line call the commands below it.
 """
 
+import json
+from collections.abc import Iterable
+from contextlib import suppress
 from functools import partial
 from math import isfinite
+from typing import Any
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from aggregator import assignment, devices, exports, ingest, outbox, planning, refusals, rounds, versions
@@ -40,6 +45,23 @@ def on_message(room: Room, topic: str, data: bytes) -> None:
         return
     with room.store.transaction() as session:
         _on_envelope(session, room, where, topic, data)
+
+
+def foresee(session: Session, room: Room, topics: Iterable[str]) -> list[object]:
+    """Rows that messages on these topics will ask for, by three questions instead of several for each message.
+
+    Hold them while the messages are handled: a session remembers only what somebody holds.
+    """
+    devices, tasks = set[str](), set[str]()
+    for topic in topics:
+        with suppress(RemoteProtocolError):  # that is told when the message is handled
+            where = room.topics.parse_upward(topic)
+            devices.add(where.device)
+            tasks.add(where.task)
+    members = session.scalars(select(Device).where(Device.id.in_(devices))).all()
+    asked = session.scalars(select(Task).where(Task.id.in_(tasks))).all()
+    running = session.scalars(select(Round).where(Round.number.in_({task.round for task in asked}))).all()
+    return [*members, *asked, *running]
 
 
 def _on_envelope(session: Session, room: Room, where: Upward, topic: str, data: bytes) -> None:
@@ -95,13 +117,19 @@ def _require_task(where: Upward, task: str) -> None:
 
 def _on_birth(session: Session, room: Room, device: Device, birth: Birth) -> None:
     """A device introduces itself: give it a precision, its open offer again, and the model it should run."""
-    returned = birth.session > device.session
+    returned, before = birth.session > device.session, devices.facts(device.birth)
     if not devices.on_birth(device, birth, room.clock()):
         return
-    _assign(session, room, device)
+    if not device.decision or _plain(devices.facts(device.birth)) != before:
+        _assign(session, room, device)
     if returned:
         planning.offer_again(session, room, device)
     exports.offer_model(session, room, device)
+
+
+def _plain(values: dict[str, Any]) -> Any:
+    """As it comes back from the store, where tuples are lists."""
+    return json.loads(json.dumps(values))
 
 
 def _on_decline(session: Session, room: Room, device: Device, decline: Decline) -> None:
@@ -158,8 +186,8 @@ def revoke(room: Room, device: str) -> None:
         member = _member(session, device)
         member.revoked = True
         current = planning.newest_round(session)
-        for task in planning.tasks_of(session, current.number) if current else []:
-            if task.device == device and task.state in planning.OPEN_TASKS:
+        for task in planning.tasks_of(session, current.number, device) if current else []:
+            if task.state in planning.OPEN_TASKS:
                 task.state = TaskState.MISSED
     room.uploads.drop(device)
 

@@ -27,6 +27,8 @@ from protocol.errors import Refusal, RemoteProtocolError
 from protocol.messages import Manifest, Need, Outcome, Receipt
 from protocol.precision import parse_several
 
+JUDGED: Final = frozenset({TaskState.ACCEPTED, TaskState.REFUSED})
+"""A task has a row in the journal if, and only if, it is in one of these."""
 OVERHEAD_BYTES: Final = 4096
 """What a payload may have beyond four bytes a value: its header, and a range or scale for each tensor."""
 
@@ -88,6 +90,8 @@ def _task_of(session: Session, device: str, manifest: Manifest) -> Task:
 
 def _answer_again(session: Session, room: Room, task: Task, manifest: Manifest) -> bool:
     """Repeat the verdict of a judged task."""
+    if task.state not in JUDGED:
+        return False
     verdict = session.get(Update, task.id)
     if verdict is None:
         return False

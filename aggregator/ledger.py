@@ -50,11 +50,15 @@ def check(manifest: Manifest) -> None:
 def book_update(session: Session, room: Room, task: Task, manifest: Manifest) -> None:
     """Book a judged update, accepted or not: it was trained and sent."""
     distance_km, modelled = room.job.distance_km, EnergySource.MODELLED
-    book(session, task, Purpose.UP, CHANNEL.up_mj(manifest.payload_bytes, distance_km), modelled)
-    book(session, task, Purpose.DOWN, CHANNEL.down_mj(manifest.fetched_bytes, [distance_km]), modelled)
-    book(session, task, Purpose.TRAINING, manifest.energy_mj, manifest.energy_source)
+    # Nothing that waits to be written is asked for, unless a device is judged twice in one transaction of many; that
+    # one fails then, and all its messages are handled one by one.
+    with session.no_autoflush:
+        books = _Books.of(session, task.round, task.device)
+    books.add(task, Purpose.UP, CHANNEL.up_mj(manifest.payload_bytes, distance_km), modelled)
+    books.add(task, Purpose.DOWN, CHANNEL.down_mj(manifest.fetched_bytes, [distance_km]), modelled)
+    books.add(task, Purpose.TRAINING, manifest.energy_mj, manifest.energy_source)
     for spent in manifest.spent:
-        book(session, task, spent.purpose, spent.energy_mj, spent.source)
+        books.add(task, spent.purpose, spent.energy_mj, spent.source)
 
 
 def book_broadcast(session: Session, room: Room, number: int) -> None:
@@ -64,22 +68,34 @@ def book_broadcast(session: Session, room: Room, number: int) -> None:
         offer = offer_of(task)
         if task.state in OPEN_TASKS and offer.broadcast:
             sharing.setdefault(offer.newest.digest, []).append((task, offer.newest.payload_bytes))
+    books = _Books.of(session, number)
     for tasks in sharing.values():
         whole_mj = CHANNEL.down_mj(tasks[0][1], [room.job.distance_km])
         for task, _ in tasks:
-            book(session, task, Purpose.DOWN, whole_mj / len(tasks), EnergySource.MODELLED)
+            books.add(task, Purpose.DOWN, whole_mj / len(tasks), EnergySource.MODELLED)
 
 
-def book(session: Session, task: Task, purpose: Purpose, energy_mj: float, source: EnergySource) -> None:
-    """Add to an entry; nothing makes none."""
-    if not energy_mj:
-        return
-    key = (task.round, task.device, purpose.value, source.value)
-    entry = session.get(Energy, key)
-    if entry is None:
-        entry = Energy(round=key[0], device=key[1], purpose=key[2], source=key[3], energy_mj=0.0)
-        session.add(entry)
-    entry.energy_mj += energy_mj
+@dataclass(frozen=True, slots=True)
+class _Books:
+    """Entries of one round, all or one device's, read at once; what is added to none makes one."""
+
+    session: Session
+    entries: dict[tuple[str, str, str], Energy]
+
+    @classmethod
+    def of(cls, session: Session, number: int, device: str | None = None) -> "_Books":
+        found = entries(session, round=number, device=device)
+        return cls(session, {(entry.device, entry.purpose, entry.source): entry for entry in found})
+
+    def add(self, task: Task, purpose: Purpose, energy_mj: float, source: EnergySource) -> None:
+        """Add to an entry; nothing makes none."""
+        if not energy_mj:
+            return
+        key = (task.device, purpose.value, source.value)
+        if key not in self.entries:
+            self.entries[key] = Energy(round=task.round, device=key[0], purpose=key[1], source=key[2], energy_mj=0.0)
+            self.session.add(self.entries[key])
+        self.entries[key].energy_mj += energy_mj
 
 
 def entries(session: Session, *, round: int | None = None, device: str | None = None) -> Sequence[Energy]:  # noqa: A002

@@ -108,6 +108,7 @@ class Link:
         self._sequence = itertools.count(1)
         self._rows: dict[int, int] = {}
         """Outbox rows in flight, by paho's message id. The coordinator's own."""
+        self._in_flight: set[int | None] = set()
         self._client: mqtt.Client | None = None
         self._stopping, self._up = threading.Event(), threading.Event()
         self._packet_bytes = PACKET_BYTES
@@ -143,11 +144,13 @@ class Link:
 
     def in_flight(self, row: Outgoing) -> bool:
         """Whether an outbox row was handed over and is not yet settled."""
-        return row.id in self._rows.values()
+        return row.id in self._in_flight
 
     def settle(self, sent: Sent) -> int | None:
         """The id of the outbox row that the broker has now; None for what was no row."""
-        return self._rows.pop(sent.mid, None)
+        row = self._rows.pop(sent.mid, None)
+        self._in_flight.discard(row)
+        return row
 
     def handled(self) -> None:
         """Make room for another received message."""
@@ -168,6 +171,7 @@ class Link:
             raise PacketTooLarge(f"packet of {size} bytes to {row.topic}: broker takes at most {self._packet_bytes}")
         info = client.publish(row.topic, data, AT_LEAST_ONCE, row.retain, self._expiry(row))
         self._rows[info.mid] = row.id
+        self._in_flight.add(row.id)
 
     def broadcast(self, topic: str, data: bytes) -> None:
         """Publish bytes once and forget them; without a connection, or beyond what the broker takes, not even once."""

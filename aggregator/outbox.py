@@ -45,9 +45,9 @@ def post(
     session.add(row)
 
 
-def pending(session: Session) -> list[Outgoing]:
-    """Everything unsent, oldest first."""
-    return list(session.scalars(select(Outgoing).order_by(Outgoing.id)))
+def pending(session: Session, after: int = 0) -> list[Outgoing]:
+    """Everything unsent whose number is above `after`, oldest first."""
+    return list(session.scalars(select(Outgoing).where(Outgoing.id > after).order_by(Outgoing.id)))
 
 
 def message_of(row: Outgoing) -> Message:
@@ -56,9 +56,9 @@ def message_of(row: Outgoing) -> Message:
     return message
 
 
-def done(session: Session, id: int) -> None:  # noqa: A002 (the column's name)
-    """Forget a row that the broker has acknowledged; one already gone is no error."""
-    session.execute(delete(Outgoing).where(Outgoing.id == id))
+def done(session: Session, *ids: int) -> None:
+    """Forget rows that the broker has acknowledged; one already gone is no error."""
+    session.execute(delete(Outgoing).where(Outgoing.id.in_(ids)))
 
 
 def waiting(session: Session, number: int) -> bool:

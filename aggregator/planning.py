@@ -34,9 +34,12 @@ def newest_round(session: Session) -> Round | None:
     return session.scalar(select(Round).order_by(Round.number.desc()).limit(1))
 
 
-def tasks_of(session: Session, number: int) -> list[Task]:
-    """Every task of a round, by device."""
-    return list(session.scalars(select(Task).where(Task.round == number).order_by(Task.device, Task.id)))
+def tasks_of(session: Session, number: int, device: str | None = None) -> list[Task]:
+    """Every task of a round, by device, or those of one device."""
+    rows = select(Task).where(Task.round == number)
+    if device is not None:
+        rows = rows.where(Task.device == device)
+    return list(session.scalars(rows.order_by(Task.device, Task.id)))
 
 
 def is_over(session: Session, room: Room) -> bool:
@@ -172,8 +175,8 @@ def offer_again(session: Session, room: Room, device: Device) -> None:
     current = newest_round(session)
     if current is None or current.state not in {RoundState.COLLECTING, RoundState.EXTENDED}:
         return
-    for task in tasks_of(session, current.number):
-        if task.device == device.id and task.state in OPEN_TASKS | {TaskState.MISSED}:
+    for task in tasks_of(session, current.number, device.id):
+        if task.state in OPEN_TASKS | {TaskState.MISSED}:
             task.state = TaskState.OFFERED
             offer(session, room, task, remaining_s(room, current), awaited=False)
 

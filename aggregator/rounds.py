@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from sqlalchemy import select
+from sqlalchemy import distinct, func, select
 from sqlalchemy.orm import Session
 
 from aggregator import assignment, broadcast, devices, exports, ledger, outbox, pacing, planning, versions
@@ -124,6 +124,8 @@ def _plan(room: Room, last: Round | None) -> bool:
     with room.store.reading() as session:
         if session.get(Fact, PAUSED) or planning.is_over(session, room) or _resting(room, last):
             return False
+        if devices.may_be_available(session, room.clock()) < room.job.min_devices:
+            return False
         invited = planning.invited(session, room, number)
         model = versions.current(session)
     if len(invited) < room.job.min_devices:
@@ -169,7 +171,7 @@ def _offer_rest(room: Room, current: Round) -> bool:
     """STARVED → MERGING if enough came late; else, after a pause, → OFFERED to whoever is there and owes an update."""
     with room.store.reading() as session:
         tasks = tasks_of(session, current.number)
-        tally = _Tally.of(tasks)
+        tally = _Tally.of(session, current.number)
         if tally.accepted >= room.job.quorum_of(tally.offered):
             return _merge_now(room, current)
         if remaining_s(room, current) > 0:
@@ -204,10 +206,14 @@ class _Tally:
     open: int
 
     @classmethod
-    def of(cls, tasks: list[Task]) -> "_Tally":
-        offered = {task.device for task in tasks if task.state is not TaskState.MISSED}
-        accepted = sum(task.state is TaskState.ACCEPTED for task in tasks)
-        return cls(len(offered), accepted, sum(task.state in OPEN_TASKS for task in tasks))
+    def of(cls, session: Session, number: int) -> "_Tally":
+        """Counted by the database: asked on every turn of the coordinator, of a thousand tasks."""
+        count = func.count()
+        of_round = select(count).where(Task.round == number)
+        offered = select(func.count(distinct(Task.device))).where(Task.round == number, Task.state != TaskState.MISSED)
+        accepted = of_round.where(Task.state == TaskState.ACCEPTED)
+        still_open = of_round.where(Task.state.in_(OPEN_TASKS))
+        return cls(*(session.scalar(rows) or 0 for rows in (offered, accepted, still_open)))
 
 
 def _collect(room: Room, current: Round) -> bool:
@@ -227,7 +233,7 @@ def _collect(room: Room, current: Round) -> bool:
 def _close(room: Room, current: Round) -> bool:
     """COLLECTING or EXTENDED → MERGING, EXTENDED or STARVED."""
     with room.store.reading() as session:
-        tally = _Tally.of(tasks_of(session, current.number))
+        tally = _Tally.of(session, current.number)
     enough = tally.accepted >= room.job.quorum_of(tally.offered)
     extended = current.state is RoundState.EXTENDED
     if not tally.open:
@@ -324,7 +330,7 @@ def _validate(room: Room, current: Round) -> bool:
         _miss_open_tasks(session, number)
         for device in devices.members(session):
             assignment.apply(device, choices[device.id])
-            exports.offer_model(session, room, device, round=number)
+            exports.offer_version(session, room, device, number, round=number)
     return True
 
 

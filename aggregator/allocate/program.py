@@ -87,6 +87,8 @@ def solve(
     if prices_R is None:
         raise _nothing(at_most, at_least, finished=True)
     regret_C, bound = table.regret(prices_R)
+    if not table.limits_R.size:  # nothing is shared: each group takes its best, the first of equals
+        return _without_limits(table, regret_C)
     first_G, _ = _best(table, regret_C <= _first_reach(regret_C), time_limit_s, nodes=FEW_NODES)
     least = None if first_G is None else table.worth_of(first_G) + table.step
     reach = bound - least + ROUNDING if least is not None else inf
@@ -99,6 +101,13 @@ def solve(
     worth = table.worth_of(places_G)
     picks = tuple((places_G - table.starts_G).tolist())
     return Solution(picks, worth, worth if finished else max(worth, floor(bound + ROUNDING)))
+
+
+def _without_limits(table: Table, regret_C: Float64) -> Solution:
+    best_C = np.flatnonzero(regret_C == 0)
+    places_G = best_C[np.unique(table.group_C[best_C], return_index=True)[1]]
+    worth = table.worth_of(places_G)
+    return Solution(tuple((places_G - table.starts_G).tolist()), worth, worth)
 
 
 def whole(groups: Groups, at_most: Mapping[str, float], at_least: Mapping[str, int], time_limit_s: float) -> Solution:

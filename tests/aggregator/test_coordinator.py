@@ -14,17 +14,20 @@ from fleet import Fleet
 from mqtt_client import eventually
 from sqlalchemy.exc import OperationalError
 
+from aggregator import handlers
 from aggregator.blobs import Blobs
 from aggregator.broker import BrokerUrl
 from aggregator.coordinator import Busy, Coordinator, is_disk_full
 from aggregator.link import Link, Received
+from aggregator.room import Room
+from aggregator.store import Device
 from protocol.signing import SigningKey
 
 
 @contextmanager
-def coordinating(fleet: Fleet) -> Iterator[Coordinator]:
-    """A coordinator over a room, whose broker is absent."""
-    inbox: Queue[Any] = Queue()
+def coordinating(fleet: Fleet, inbox: Queue[Any] | None = None) -> Iterator[Coordinator]:
+    """A coordinator over a room, whose broker is absent; perhaps with something to do already."""
+    inbox = Queue() if inbox is None else inbox
     link = Link(
         url=BrokerUrl("127.0.0.1", 1),
         topics=fleet.room.topics,
@@ -132,3 +135,33 @@ def test_only_a_full_disk_is_a_full_disk() -> None:
     assert is_disk_full(OSError(errno.EDQUOT, ""))
     assert not is_disk_full(OSError(errno.EACCES, ""))
     assert not is_disk_full(OperationalError("x", {}, sqlite3.OperationalError("database is locked")))
+
+
+def test_of_messages_that_came_together_only_the_broken_one_is_lost(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """All of them are undone with it, and then handled one by one."""
+    devices = fleet.join("pi-1", "pi-2", "pi-3")
+    said: list[Received] = []
+    real = handlers.on_message
+    monkeypatch.setattr(handlers, "on_message", lambda _, topic, data: said.append(Received(topic, data)))
+    for device in devices:
+        device.connect()
+
+    def broken(room: Room, topic: str, data: bytes) -> None:
+        if "pi-2" in topic:
+            raise RuntimeError("a bug")
+        real(room, topic, data)
+
+    monkeypatch.setattr(handlers, "on_message", broken)
+    inbox: Queue[Any] = Queue()
+    for message in said:
+        inbox.put(message)
+    with coordinating(fleet, inbox) as coordinator:
+        coordinator.submit(lambda: None)
+    assert {device.id: device.status for device in fleet.rows(Device)} == {
+        "pi-1": "online",
+        "pi-2": "offline",
+        "pi-3": "online",
+    }
+    assert len([record for record in caplog.records if "pi-2" in record.message]) == 2, "its birth and its state"

@@ -220,6 +220,8 @@ def test_ratings_of_exports_decide_between_precisions(open_fleet: Opener) -> Non
     fleet.run()
     (export,) = fleet.rows(Export)
     a.say_birth()
+    assert fleet.device("a").decision["needs"][0]["accuracy_source"] == "prior", "nothing new, nothing decided"
+    a.say_birth(samples=200)
     needs = fleet.device("a").decision["needs"]
     assert (needs[0]["accuracy"], needs[0]["accuracy_source"]) == (export.accuracy, "rated")
     assert {need["accuracy_source"] for need in needs[1:]} == {"prior"}

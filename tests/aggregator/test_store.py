@@ -5,6 +5,8 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
 
 from aggregator.store import SCHEMA_VERSION, Device, Fact, Store, StoreError
 
@@ -85,3 +87,27 @@ def test_another_schema_is_refused_with_both_numbers(tmp_path: Path) -> None:
 def test_a_folder_that_does_not_exist_is_named(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="absent"):
         Store(tmp_path / "absent" / "fleet.db")
+
+
+def test_transactions_together_are_on_disk_at_the_end_of_all_or_not_at_all(tmp_path: Path) -> None:
+    store = Store(tmp_path / "fleet.db")
+
+    def write(*names: str) -> None:
+        with store.together():
+            for name in names:
+                with store.transaction() as session:
+                    session.add(Fact(name=name, value=b""))
+                    session.flush()
+            with store.reading() as other:
+                assert other.get(Fact, names[0]) is None, "before the end nobody else sees it"
+
+    write("a", "b")
+    with pytest.raises(IntegrityError):
+        write("c", "a")
+    with store.reading() as session:
+        assert set(session.scalars(select(Fact.name))) == {"a", "b"}
+    with store.transaction() as session:
+        session.add(Fact(name="d", value=b""))
+    with store.reading() as session:
+        assert session.get(Fact, "d") is not None, "alone again"
+    store.close()
