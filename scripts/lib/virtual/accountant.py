@@ -154,10 +154,15 @@ def _counted_twice(journal: dict[str, Update]) -> Iterator[str]:
 def _differing(models: Sequence[Model], per_round: dict[int, list[Sent]], blobs: BlobReader) -> Iterator[str]:
     """Rounds whose model is not its predecessor and what devices hold receipts for, merged again."""
     for before, after in pairwise(models):
-        base = GlobalModel.from_bytes(blobs.get(before.digest))
-        total = PartialSum(base.architecture)
-        for update in per_round.get(after.version, []):
-            total.add(read_payload(blobs.get(update.digest)), update.samples)
-        again = total.finish(base).to_bytes()
-        if again != blobs.get(after.digest):
+        updates = per_round.get(after.version, [])
+        if not updates:
+            yield f"round {after.version}: a model, and no device holds a receipt"
+        elif _merged(GlobalModel.from_bytes(blobs.get(before.digest)), updates, blobs) != blobs.get(after.digest):
             yield f"round {after.version}: merged again, the model has other bits"
+
+
+def _merged(base: GlobalModel, updates: Sequence[Sent], blobs: BlobReader) -> bytes:
+    total = PartialSum(base.architecture)
+    for update in updates:
+        total.add(read_payload(blobs.get(update.digest)), update.samples)
+    return total.finish(base).to_bytes()

@@ -121,7 +121,11 @@ class VirtualAgent:
         """Answer a message."""
         if topic == self.topics.round_state:
             return  # for people; nothing follows from it
-        match self._open(topic, data):
+        yield from self.on_opened(self._open(topic, data), now_s)
+
+    def on_opened(self, message: Message, now_s: float) -> Iterator[Outgoing]:
+        """Answer a message that was checked."""
+        match message:
             case Offer() as offer if offer.task in self.outbox:
                 self.outbox[offer.task].due_s = now_s
             case Offer() as offer:

@@ -114,7 +114,7 @@ class Crowd:
         now_s = time.monotonic()
         for member in self.members:
             member.connects_at_s = now_s
-        self._selector.register(sys.stdin, selectors.EVENT_READ)
+        self._selector.register(sys.stdin, selectors.EVENT_READ, None)
         tick_at_s = tell_at_s = now_s
         while True:
             if not self._serve(TICK_S / 2):
@@ -131,7 +131,7 @@ class Crowd:
         """Move bytes; False when the commands have ended."""
         touched = []
         for key, events in self._selector.select(timeout_s):
-            if key.fileobj is sys.stdin:
+            if key.data is None:
                 if not self._obey(sys.stdin.readline().strip()):
                     return False
                 continue

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -56,7 +56,7 @@ class Event:
     fields: tuple[Any, ...]
 
 
-def read(paths: Iterator[Path]) -> list[Event]:
+def read(paths: Iterable[Path]) -> list[Event]:
     """Every event of several ledgers, by time."""
     events = []
     for path in paths:

@@ -36,6 +36,9 @@ class CrowdProcess:
     plan: Plan
     told: dict[str, int] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self.listener = threading.Thread(target=self.listen, daemon=True)
+
     def command(self, word: str) -> None:
         """Say `churn` or `settle`."""
         assert self.process.stdin is not None
@@ -45,8 +48,9 @@ class CrowdProcess:
     def listen(self) -> None:
         """Take what it says until it ends; for a thread of its own."""
         assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self.told = json.loads(line)
+        with self.process.stdout as lines:
+            for line in lines:
+                self.told = json.loads(line)
 
 
 @dataclass
@@ -75,6 +79,7 @@ class Stage:
         for crowd in self.crowds:
             crowd.process.terminate()
             crowd.process.wait()
+            crowd.listener.join()
         self.children.__exit__(kind, error, at)
 
     @property
@@ -141,7 +146,7 @@ class Stage:
                 cwd=HERE,
             )
         crowd = CrowdProcess(process, plan)
-        threading.Thread(target=crowd.listen, daemon=True).start()
+        crowd.listener.start()
         self.crowds.append(crowd)
         return crowd
 
@@ -172,6 +177,7 @@ class Stage:
             assert crowd.process.stdin is not None
             crowd.process.stdin.close()
             crowd.process.wait(30)
+            crowd.listener.join()
 
     def until(self, condition: Callable[[], bool], what: str, within_s: float, every_s: float = 0.2) -> None:
         """Wait, while everything is alive.
