@@ -69,6 +69,8 @@ class Config:
     broker_port: int = 1883
     advertise_broker: str = ""
     """The broker's URL as devices reach it, when that differs from how the aggregator does."""
+    page: bool = True
+    """Whether the web page is served beside the API."""
     log_format: str = logs.TEXT
     """How the log is written: text for people, json for programs."""
     holdout: Path | None = None

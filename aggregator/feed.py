@@ -61,6 +61,12 @@ class Listener:
                 self._queue.get_nowait()
         self._queue.put_nowait(item)
 
+    def forget(self) -> None:
+        """Drop what waits: whoever reads everything anew has seen it. The end is kept."""
+        waiting = [self._queue.get_nowait() for _ in range(self._queue.qsize())]
+        if None in waiting:
+            self._queue.put_nowait(None)
+
     async def __aiter__(self) -> AsyncIterator[Numbered]:
         while (item := await self._queue.get()) is not None:
             yield item

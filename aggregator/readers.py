@@ -2,10 +2,11 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import fsum
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
 from aggregator.changes import PAUSED
@@ -30,14 +31,50 @@ from aggregator.views import (
 )
 
 RECEIPTS_SHOWN = 50
+DAY_S = 86400.0
 
 
-def device_views(session: Session, window: Window = ALL) -> Page[DeviceView]:
+@dataclass(frozen=True, slots=True)
+class DeviceFilter:
+    """Which devices are meant; what is empty leaves all.
+
+    Attributes:
+        name: a part of it.
+        status: online, offline or revoked.
+        precision: the chosen one.
+        group: where it belongs.
+    """
+
+    name: str = ""
+    status: str = ""
+    precision: str = ""
+    group: str = ""
+
+
+EVERY = DeviceFilter()
+
+
+def _meant(only: DeviceFilter) -> list[ColumnElement[bool]]:
+    conditions: list[ColumnElement[bool]] = []
+    if only.name:
+        conditions.append(Device.id.contains(only.name, autoescape=True))
+    if only.status == "revoked":
+        conditions.append(Device.revoked.is_(True))
+    elif only.status:
+        conditions += [Device.status == only.status, ~Device.revoked]
+    if only.precision:
+        conditions.append(Device.precision == only.precision)
+    if only.group:
+        conditions.append(Device.group == only.group)
+    return conditions
+
+
+def device_views(session: Session, window: Window = ALL, only: DeviceFilter = EVERY) -> Page[DeviceView]:
     """Devices by name."""
-    return page_of(session, Device, [], [Device.id], window).map(lambda row: DeviceView(**_device(row)))
+    return page_of(session, Device, _meant(only), [Device.id], window).map(lambda row: DeviceView(**_device(row)))
 
 
-def device_detail(session: Session, name: str) -> DeviceDetail | None:
+def device_detail(session: Session, name: str, now: float) -> DeviceDetail | None:
     """One device; None when there is none of that name."""
     row = session.get(Device, name)
     if row is None:
@@ -55,9 +92,15 @@ def device_detail(session: Session, name: str) -> DeviceDetail | None:
         doubts=row.decision.get("doubts", []),
         update_bytes=payload_bytes,
         update_fp32_bytes=fp32_bytes,
+        spent_in_a_day_mj=_spent_in_a_day_mj(session, name, now),
         receipts=[Receipt.model_validate(update, from_attributes=True) for update in session.scalars(newest)],
         refusals={count.refusal: count.count for count in counts},
     )
+
+
+def _spent_in_a_day_mj(session: Session, device: str, now: float) -> float:
+    recent = select(func.sum(Energy.energy_mj)).join(Round, Round.number == Energy.round)
+    return session.scalar(recent.where(Energy.device == device, Round.opened_at > now - DAY_S)) or 0.0
 
 
 def token_views(session: Session, now: float) -> list[TokenView]:
@@ -103,7 +146,8 @@ def round_detail(session: Session, number: int) -> RoundDetail | None:
     if row is None:
         return None
     tasks = session.scalars(select(Task).where(Task.round == number).order_by(Task.device))
-    offers = [TaskView.model_validate(task, from_attributes=True) for task in tasks]
+    judged = {update.task: update for update in session.scalars(select(Update).where(Update.round == number))}
+    offers = [_task(task, judged.get(task.id)) for task in tasks]
     return RoundDetail(**_round(session, row), offers=offers, rates=row.coding.get("reason", ""))
 
 
@@ -228,6 +272,15 @@ def _round(session: Session, row: Round) -> dict[str, Any]:
         "update_bytes": payload_bytes,
         "update_fp32_bytes": fp32_bytes,
     }
+
+
+def _task(row: Task, update: Update | None) -> TaskView:
+    names = ("id", "device", "state", "precision", "recipe", "note")
+    view = TaskView(**{name: getattr(row, name) for name in names})
+    if update is not None:
+        view.refusal, view.received_at = update.refusal, update.received_at
+        view.payload_bytes, view.train_s = update.payload_bytes, update.train_s
+    return view
 
 
 def _model(session: Session, row: Model) -> ModelView:

@@ -15,12 +15,11 @@ from fastapi.responses import FileResponse, PlainTextResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from prometheus_client.exposition import choose_encoder
 
-from aggregator import handlers, joining, readers, views
+from aggregator import handlers, joining, readers, summaries, views
 from aggregator.blobs import BlobError
 from aggregator.desk import Desk
 from aggregator.paging import LARGEST, USUAL, Page, Window
 from aggregator.problems import documented
-from aggregator.rounds import BY_HAND, PAUSED
 from aggregator.store import Fact
 
 T = TypeVar("T")
@@ -194,39 +193,44 @@ def blob(desk: TheDesk, digest: str, if_none_match: Annotated[str, Header()] = "
 @reading.get("/status")
 def status(desk: TheDesk, request: Request) -> views.StatusView:
     """Where the fleet stands, cheap enough to ask every second."""
-    room = desk.room
-    with room.store.reading() as session:
-        row, live = readers.newest_round(session), readers.live(session)
-        paused, version = session.get(Fact, PAUSED), readers.newest_version(session)
-    return views.StatusView(
-        fleet=room.topics.fleet,
-        architecture=room.job.architecture,
-        round=row.number if row else 0,
-        state=row.state if row else "",
-        rounds_planned=room.job.last_round or 0,
-        paused=paused is not None,
-        paused_because=paused.value.decode() if paused is not None and paused.value != BY_HAND else "",
-        model_version=version,
-        devices=len(live),
-        online=sum(device.status == "online" for device in live),
-        server_key=room.server_key.raw.hex(),
-        broker=desk.broker_for(request.url.hostname or ""),
-        live=live,
-    )
+    with desk.room.store.reading() as session:
+        return summaries.status(session, desk.room, desk.broker_for(request.url.hostname or ""))
+
+
+@reading.get("/summary")
+def summary(desk: TheDesk) -> views.SummaryView:
+    """Devices by state and precision, bytes against 32-bit floats, and joules."""
+    with desk.room.store.reading() as session:
+        return summaries.summary(session)
+
+
+@reading.get("/learning")
+def learning(desk: TheDesk) -> list[views.LearningPoint]:
+    """Accuracy of every rated model, against bits, bytes and joules."""
+    with desk.room.store.reading() as session:
+        return summaries.learning(session)
 
 
 @reading.get("/devices", responses=PAGED)
-def devices(desk: TheDesk, pager: ThePager) -> list[views.DeviceView]:
-    """Devices by name, in pages."""
+def devices(
+    desk: TheDesk,
+    pager: ThePager,
+    name: Annotated[str, Query(max_length=64, description="a part of it")] = "",
+    status: Annotated[str, Query(pattern="^(online|offline|revoked|)$")] = "",
+    precision: Annotated[str, Query(max_length=16)] = "",
+    group: Annotated[str, Query(max_length=64)] = "",
+) -> list[views.DeviceView]:
+    """Devices by name, all or those that are meant, in pages."""
+    only = readers.DeviceFilter(name, status, precision, group)
     with desk.room.store.reading() as session:
-        return pager.show(readers.device_views(session, pager.window))
+        return pager.show(readers.device_views(session, pager.window, only))
 
 
 @reading.get("/devices/{name}", responses=MISSING)
 def device(desk: TheDesk, name: DeviceName) -> views.DeviceDetail:
     """One device: its precision and why, its bytes, its receipts."""
     with desk.room.store.reading() as session:
-        return _found(readers.device_detail(session, name), f"device {name!r}")
+        return _found(readers.device_detail(session, name, desk.room.clock()), f"device {name!r}")
 
 
 @reading.get("/rounds", responses=PAGED)

@@ -1,6 +1,7 @@
 """The aggregator put together: settings in, a running service out. Everything is made here, in one place."""
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,6 +12,7 @@ from typing import Any, Final
 from zipfile import BadZipFile
 
 import numpy as np
+from fastapi import FastAPI
 from numpy.lib.npyio import NpzFile
 
 from aggregator import changes, logs, ports, secret_files, state_dir, versions
@@ -144,11 +146,21 @@ def open_service(config: Config, *, on_transition: Callable[[int, RoundState], N
         )
         link.start()
         stack.callback(link.stop)
-        http = stack.enter_context(serve_http(build_app(desk), config.http_host, http_port))
+        app = build_app(desk)
+        if config.page:
+            _add_page(app, desk, config.state_dir)
+        http = stack.enter_context(serve_http(app, config.http_host, http_port))
         endpoint = Endpoint(http, str(broker), key.public.raw.hex())
         state_dir.write_endpoint(config.state_dir, endpoint)
         _warn_of_openness(config)
         yield Service(endpoint, desk, link, coordinator)
+
+
+def _add_page(app: FastAPI, desk: Desk, folder: Path) -> None:
+    os.environ.setdefault("NICEGUI_STORAGE_PATH", str(folder / "page"))  # read when it is imported
+    from aggregator import page  # noqa: PLC0415 (a second and 40 MB, for whoever shows it alone)
+
+    page.install(app, desk)
 
 
 def next_boot(store: Store) -> int:

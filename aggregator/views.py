@@ -54,6 +54,7 @@ class DeviceDetail(DeviceView):
     doubts: list[str] = Field(description="its measurements that are not believed, and why")
     update_bytes: int = Field(description="all its updates as they were sent")
     update_fp32_bytes: int = Field(description="the same updates as 32-bit floats")
+    spent_in_a_day_mj: float = Field(description="by the ledger, for rounds opened in the last 24 hours")
     receipts: list[Receipt]
     refusals: dict[str, int] = Field(description="how often each stable code was given")
 
@@ -67,6 +68,10 @@ class TaskView(BaseModel):
     precision: str
     recipe: str
     note: str
+    refusal: str = Field(default="", description="stable code of a refused update")
+    received_at: float | None = Field(default=None, description="when its update was judged; null where none came")
+    payload_bytes: int = 0
+    train_s: float = 0.0
 
 
 class RoundView(BaseModel):
@@ -155,6 +160,30 @@ class ModelView(BaseModel):
     digest: str
     made_at: float
     exports: list[ExportView]
+
+
+class SummaryView(BaseModel):
+    """The fleet in a few figures."""
+
+    states: dict[str, int] = Field(description="devices by state: online, offline or revoked")
+    precisions: dict[str, int] = Field(description="devices by chosen precision; undecided before the first choice")
+    update_bytes: int = Field(description="accepted updates as they were sent")
+    update_fp32_bytes: int = Field(description="the same updates as 32-bit floats")
+    energy: list[EnergyTotal]
+
+
+class LearningPoint(BaseModel):
+    """One rated ONNX file, and what the fleet had sent and spent until then."""
+
+    version: int
+    made_at: float
+    precision: str
+    weight_bits: int
+    accuracy: float
+    model_bytes: int
+    update_bytes: int
+    update_fp32_bytes: int
+    energy_mj: float
 
 
 class Live(BaseModel):

@@ -1,0 +1,95 @@
+"""What stands around every page: name, ways to the others, who is signed in; and the door's keeper."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from fastapi.responses import RedirectResponse
+from nicegui import ui
+from nicegui.client import Client
+from starlette.requests import Request
+
+from aggregator.desk import Desk
+from aggregator.page.live import Live, Read, Show, Visit
+from aggregator.page.parts import box, link, say, skeleton
+from aggregator.page.sessions import NOBODY, Sessions
+
+NAVIGATION = {
+    "Overview": "/",
+    "Devices": "/devices",
+    "Rounds": "/rounds",
+    "Learning": "/learning",
+    "Models": "/models",
+    "Actions": "/actions",
+}
+
+
+def _nothing(_: Visit) -> None:
+    """Nothing above what changes."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """One page.
+
+    Attributes:
+        path: as FastAPI writes it.
+        title: of the window, and at the head unless `head` draws its own.
+        read: what to take out of the store.
+        show: draws that.
+        controls: draws what stays while the rest is drawn again.
+        words: below the title.
+    """
+
+    path: str
+    title: str
+    read: Read
+    show: Show
+    controls: Callable[[Visit], None] = _nothing
+    words: str = ""
+
+
+def install(page: Page, desk: Desk, sessions: Sessions) -> None:
+    """Have NiceGUI serve a page."""
+
+    async def serve(request: Request, client: Client) -> RedirectResponse | None:
+        if not sessions.may_look(request):
+            return RedirectResponse(f"/login?next={quote(str(request.url.path))}")
+        visit = Visit(desk, request, client, sessions.user(request))
+        ui.add_head_html('<link rel="stylesheet" href="/style.css">')
+        _top(visit, page)
+        with box("main", "main").props("id=main"):
+            name = next(iter(request.path_params.values()), "")
+            with box("head"):
+                with box():
+                    say(f"{page.title} {name}".strip(), tag="h1")
+                    if page.words:
+                        say(page.words, "soft", "p")
+                page.controls(visit)
+            with box() as body:
+                skeleton()
+        Live(visit, body, page.read, page.show).begin(client)
+        return None
+
+    ui.page(page.path, title=f"{page.title} · {desk.room.topics.fleet}")(serve)
+
+
+def _top(visit: Visit, page: Page) -> None:
+    link("Skip to content", "#main", "skip")
+    with box("top", "header"), box("top-in"):
+        brand = link("", "/", "brand")
+        with brand:
+            with box("mark", "span"):
+                for _ in range(4):
+                    box(tag="i")
+            say(visit.desk.room.topics.fleet)
+        with box("nav", "nav").props('aria-label="Pages"'):
+            for title, target in NAVIGATION.items():
+                element = link(title, target)
+                if page.path == target or (target != "/" and page.path.startswith(f"{target}/")):
+                    element.props["aria-current"] = "page"
+        if visit.user is NOBODY:
+            link("Sign in", f"/login?next={quote(visit.request.url.path)}", "small")
+        else:
+            with box(tag="form").props("method=post action=/logout"):
+                say("Sign out", "button bare", "button").props("type=submit")
