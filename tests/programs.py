@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-PROGRAMS = ("mosquitto", "gcc", "aarch64-linux-gnu-gcc", "qemu-aarch64")
+PROGRAMS = ("mosquitto", "chromium", "gcc", "aarch64-linux-gnu-gcc", "qemu-aarch64")
 
 
 def find(program: str) -> str | None:

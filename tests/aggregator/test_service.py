@@ -52,6 +52,7 @@ def config_of(folder: Path, kind: str = "embedded", **changes: Any) -> Config:
         "http_port": 0,
         "broker": kind,
         "broker_port": 0,
+        "page": False,  # NiceGUI is one application a process; tests/aggregator/page has its own
         "job": job | changes.pop("job", {}),
         **changes,
     }

@@ -166,6 +166,7 @@ class Federation:
             "http_port": 0,
             "broker_port": 0,
             "broker": self.broker,
+            "page": False,
             "job": job | self.job,
         }
 
