@@ -56,6 +56,9 @@ def may_read(desk: TheDesk, authorization: Bearer = "") -> None:
         may_write(desk, authorization)
 
 
+BODY = (HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+"""What may be wrong with a body before anybody looks at what it says."""
+
 open_to_all = APIRouter()
 figures = APIRouter(dependencies=[Depends(may_read)], responses=documented(HTTPStatus.UNAUTHORIZED))
 reading = APIRouter(
@@ -67,7 +70,11 @@ writing = APIRouter(
     prefix=API,
     dependencies=[Depends(may_write)],
     responses=documented(
-        HTTPStatus.UNAUTHORIZED, HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE
+        *BODY,
+        HTTPStatus.UNAUTHORIZED,
+        HTTPStatus.CONFLICT,
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        HTTPStatus.SERVICE_UNAVAILABLE,
     ),
 )
 MISSING = documented(HTTPStatus.NOT_FOUND)
@@ -153,7 +160,11 @@ def metrics(desk: TheDesk, accept: Annotated[str, Header()] = "") -> Response:
     f"{API}/join",
     status_code=HTTPStatus.CREATED,
     responses=documented(
-        HTTPStatus.FORBIDDEN, HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE
+        *BODY,
+        HTTPStatus.FORBIDDEN,
+        HTTPStatus.CONFLICT,
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        HTTPStatus.SERVICE_UNAVAILABLE,
     ),
 )
 def join(desk: TheDesk, body: views.JoinRequest, request: Request) -> views.JoinAnswer:
