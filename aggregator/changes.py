@@ -14,7 +14,6 @@ from sqlalchemy.orm import Session
 from aggregator.store import Base, Device, Export, Fact, Model, Round, Store, Task, Update
 
 PAUSED: Final = "paused"
-_WAITING: Final = "changes"
 _TENTHS: Final = 10
 
 
@@ -33,19 +32,20 @@ class Change:
 
 def watch(store: Store, tell: Callable[[Change], object]) -> None:
     """Have `tell` called after every commit, by the thread that committed, once for each change in it."""
+    waiting = object()  # another's changes wait under another key
 
     def collect(session: Session, _: object) -> None:
         rows = [*session.new, *(row for row in session.dirty if session.is_modified(row)), *session.deleted]
         found = [change for row in rows if (change := _told(row, gone=row in session.deleted)) is not None]
-        session.info.setdefault(_WAITING, []).extend(found)
+        session.info.setdefault(waiting, []).extend(found)
 
     def committed(session: Session) -> None:
-        for change in session.info.pop(_WAITING, []):
+        for change in session.info.pop(waiting, []):
             tell(change)
 
     event.listen(store.writer, "after_flush", collect)
     event.listen(store.writer, "after_commit", committed)
-    event.listen(store.writer, "after_rollback", lambda session: session.info.pop(_WAITING, None))
+    event.listen(store.writer, "after_rollback", lambda session: session.info.pop(waiting, None))
 
 
 def _new(row: Base, *names: str) -> bool:

@@ -15,6 +15,7 @@ Later sources win. A wrong value stops the program with the key, the value and w
 """
 
 import difflib
+import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -71,6 +72,8 @@ class Config:
     """The broker's URL as devices reach it, when that differs from how the aggregator does."""
     page: bool = True
     """Whether the web page is served beside the API."""
+    home_assistant: str = ""
+    """The discovery prefix of a Home Assistant on the same broker, usually homeassistant; empty for none."""
     log_format: str = logs.TEXT
     """How the log is written: text for people, json for programs."""
     holdout: Path | None = None
@@ -242,6 +245,11 @@ def _check_broker(value: str) -> None:
             raise ValueError("expected auto, mosquitto, embedded, mqtt://host:port or mqtts://host:port") from error
 
 
+def _check_prefix(value: str) -> None:
+    if value and not re.fullmatch(r"[A-Za-z0-9_-]{1,64}(/[A-Za-z0-9_-]{1,64}){0,3}", value):
+        raise ValueError("expected a topic without wildcards, for example homeassistant")
+
+
 def _check_log_format(value: str) -> None:
     if value not in logs.FORMATS:
         raise ValueError(f"expected {' or '.join(logs.FORMATS)}")
@@ -269,4 +277,5 @@ _CHECKS: Final[dict[str, Callable[[Any], object]]] = {
     "broker_port": _check_port,
     "advertise_broker": _check_advertised,
     "log_format": _check_log_format,
+    "home_assistant": _check_prefix,
 }

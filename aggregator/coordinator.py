@@ -59,10 +59,13 @@ class Coordinator:
         room: the core.
         link: the connection, which puts its events into `inbox`.
         inbox: what is to be done, in order.
+        on_connected: called whenever the broker is there again, which may have forgotten what it kept.
     """
 
-    def __init__(self, room: Room, link: Link, inbox: Queue[Any]) -> None:
-        self._room, self._link, self._inbox = room, link, inbox
+    def __init__(
+        self, room: Room, link: Link, inbox: Queue[Any], on_connected: Callable[[], object] = lambda: None
+    ) -> None:
+        self._room, self._link, self._inbox, self._on_connected = room, link, inbox, on_connected
         self._stopping = threading.Event()
         self._pause_s, self._paused_until = 0.0, 0.0
         self._handed = 0
@@ -168,6 +171,7 @@ class Coordinator:
                 log.log(logging.INFO if up else logging.WARNING, "%s", detail)
                 if up:
                     self._guarded("the state of the round", self._repeat_round)
+                    self._on_connected()
             case _Command(run, result):
                 if result.set_running_or_notify_cancel():
                     _fulfil(result, run)

@@ -173,6 +173,11 @@ class Link:
         self._rows[info.mid] = row.id
         self._in_flight.add(row.id)
 
+    def announce(self, topic: str, data: bytes) -> None:
+        """Publish bytes that the broker keeps, unsigned, for listeners outside the fleet; without a connection, not."""
+        if self._client is not None and self.connected:
+            self._client.publish(topic, data, AT_LEAST_ONCE, retain=True)
+
     def broadcast(self, topic: str, data: bytes) -> None:
         """Publish bytes once and forget them; without a connection, or beyond what the broker takes, not even once."""
         size = len(data) + len(topic.encode()) + HEADER_BYTES

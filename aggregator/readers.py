@@ -92,13 +92,14 @@ def device_detail(session: Session, name: str, now: float) -> DeviceDetail | Non
         doubts=row.decision.get("doubts", []),
         update_bytes=payload_bytes,
         update_fp32_bytes=fp32_bytes,
-        spent_in_a_day_mj=_spent_in_a_day_mj(session, name, now),
+        spent_in_a_day_mj=spent_in_a_day_mj(session, name, now),
         receipts=[Receipt.model_validate(update, from_attributes=True) for update in session.scalars(newest)],
         refusals={count.refusal: count.count for count in counts},
     )
 
 
-def _spent_in_a_day_mj(session: Session, device: str, now: float) -> float:
+def spent_in_a_day_mj(session: Session, device: str, now: float) -> float:
+    """What the ledger has of a device for rounds that were opened within a day before `now`."""
     recent = select(func.sum(Energy.energy_mj)).join(Round, Round.number == Energy.round)
     return session.scalar(recent.where(Energy.device == device, Round.opened_at > now - DAY_S)) or 0.0
 

@@ -24,6 +24,7 @@ from aggregator.config import LOOPBACK, Config, ConfigError
 from aggregator.coordinator import Coordinator
 from aggregator.desk import Desk
 from aggregator.feed import Feed
+from aggregator.home_assistant import HomeAssistant
 from aggregator.link import Link
 from aggregator.metrics import Metrics
 from aggregator.room import HoldOut, Room
@@ -123,7 +124,8 @@ def open_service(config: Config, *, on_transition: Callable[[int, RoundState], N
             clock=time.time,
         )
         room.broadcast = link.broadcast
-        coordinator = Coordinator(room, link, inbox)
+        home = HomeAssistant(config.home_assistant, room, link.announce) if config.home_assistant else None
+        coordinator = Coordinator(room, link, inbox, home.everything if home else _nobody)
         feed = Feed(boot)
         changes.watch(store, feed.tell)
         changes.watch(store, logs.change)
@@ -144,6 +146,9 @@ def open_service(config: Config, *, on_transition: Callable[[int, RoundState], N
             feed=feed,
             registry=metrics.registry,
         )
+        if home:
+            changes.watch(store, home.tell)
+            stack.enter_context(home.running())
         link.start()
         stack.callback(link.stop)
         app = build_app(desk)

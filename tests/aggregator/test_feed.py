@@ -54,6 +54,20 @@ def test_pauses_and_revocations_are_told(fleet: Fleet, told: list[Change]) -> No
     assert told[-1].facts["status"] == "revoked"
 
 
+def test_everybody_who_watches_is_told_once(fleet: Fleet, told: list[Change]) -> None:
+    others: list[Change] = []
+    changes.watch(fleet.room.store, others.append)
+    handlers.pause(fleet.room)
+    assert told == others == [Change("fleet", {"paused": True})]
+
+
+def test_changes_in_one_transaction_are_told_when_all_of_it_is_on_disk(fleet: Fleet, told: list[Change]) -> None:
+    with fleet.room.store.together():
+        handlers.pause(fleet.room)
+        assert told == []
+    assert [change.kind for change in told] == ["fleet"]
+
+
 def test_what_is_undone_is_not_told(fleet: Fleet, told: list[Change]) -> None:
     fleet.join("a")
     told.clear()

@@ -118,7 +118,7 @@ def process(config: Config) -> Iterator[tuple[subprocess.Popen[bytes], httpx.Cli
     folder, job = config.state_dir.parent, config.job
     (folder / "config.toml").write_text(
         f'state_dir = "{config.state_dir}"\nfleet = "test"\nbroker = "{config.broker}"\n'
-        "http_port = 0\nbroker_port = 0\n"
+        "http_port = 0\nbroker_port = 0\npage = false\n"
         f'[job]\narchitecture = "{job.architecture}"\nrounds = 1\nrecipe = "sign"\nmin_devices = 2\ndeadline_s = 60\n'
     )
     command = [sys.executable, "-c", "from aggregator.cli import main; main()", "serve"]
