@@ -1,6 +1,10 @@
 """Figures for Prometheus agree with the store, keep their labels to short lists, and are on the Grafana board."""
 
+from typing import Any
+
+import grafana
 import httpx
+import promql_parser
 import pytest
 from desks import ADMIN, desk_of, is_problem
 from fleet import Fleet, trained
@@ -10,6 +14,7 @@ from prometheus_client.samples import Sample
 from aggregator import handlers, readers
 from aggregator.app import build_app, serve_http
 from aggregator.metrics import Metrics
+from aggregator.store import Export
 
 LABELS = {"state", "precision", "purpose", "source", "code", "form", "direction", "step", "le"}
 PLATFORM = {"version", "implementation", "major", "minor", "patchlevel"}
@@ -28,6 +33,8 @@ def samples(fleet: Fleet) -> list[Sample]:
     handlers.on_message(fleet.room, "bitfleet/v1/test/d/nobody/state", b"nonsense")
     fleet.join("b")
     handlers.revoke(fleet.room, "b")
+    with fleet.room.store.transaction() as session:
+        session.get_one(Export, (1, "W8A8")).accuracy = 0.9
     with serve_http(build_app(desk_of(fleet, registry=metrics.registry)), "127.0.0.1", 0) as url:
         text = httpx.get(f"{url}/metrics", trust_env=False).text
     return [sample for family in parse(text) for sample in family.samples]
@@ -45,6 +52,7 @@ def test_the_figures_are_those_of_the_store(samples: list[Sample], fleet: Fleet)
     assert value(samples, "devices", state="revoked", precision="undecided") == 1
     assert (value(samples, "model_version"), value(samples, "round_number")) == (1, 1)
     ((_, code),) = fleet.refusals()
+    assert value(samples, "model_accuracy", precision="W8A8") == 0.9
     assert value(samples, "refused_messages_total", code=code) == 1
     with fleet.room.store.reading() as session:
         ledger, _ = readers.energy_view(session, None, None)
@@ -80,3 +88,45 @@ def test_figures_need_the_token_where_reading_does(fleet: Fleet) -> None:
         answer = httpx.get(f"{url}/metrics", headers=ADMIN | accept, trust_env=False)
         assert answer.headers["content-type"].startswith("application/openmetrics-text")
         assert answer.text.endswith("# EOF\n")
+
+
+# --- the board ---
+
+
+def test_the_board_is_what_its_script_writes_and_asks_for_figures_that_exist(samples: list[Sample]) -> None:
+    assert grafana.BOARD.read_text() == grafana.text(), "run scripts/grafana"
+    names = {sample.name for sample in samples}
+    labels = {sample.name: set(sample.labels) for sample in samples}
+    panels = [panel for panel in grafana.board()["panels"] if panel["type"] != "row"]
+    asked = set()
+    for query in (target["expr"] for panel in panels for target in panel["targets"]):
+        for selector in selectors(promql_parser.parse(query.replace("$__rate_interval", "5m"))):
+            assert selector.name in names, f"{query}: no such figure"
+            matched = {matcher.name for matcher in selector.matchers.matchers}
+            assert matched <= labels[selector.name], f"{query}: no such label"
+            asked.add(selector.name)
+    ours = {
+        name for name in names if name.startswith("bitfleet_") and not name.endswith(("_created", "_sum", "_count"))
+    }
+    assert asked - {"process_resident_memory_bytes"} == ours, "every figure of ours is on the board"
+
+
+def selectors(query: Any) -> list[Any]:
+    """Every selection of series in a query."""
+    if isinstance(query, promql_parser.VectorSelector):
+        return [query]
+    if isinstance(query, promql_parser.MatrixSelector):
+        return [query.vector_selector]
+    parts = [getattr(query, name, None) for name in ("expr", "lhs", "rhs")] + list(getattr(query, "args", []) or [])
+    return [found for part in parts if part is not None for found in selectors(part)]
+
+
+def test_the_panels_do_not_cover_one_another() -> None:
+    cells = set()
+    for panel in grafana.board()["panels"]:
+        place = panel["gridPos"]
+        for x in range(place["x"], place["x"] + place["w"]):
+            for y in range(place["y"], place["y"] + place["h"]):
+                assert x < grafana.WIDTH
+                assert (x, y) not in cells, panel["title"]
+                cells.add((x, y))
