@@ -11,9 +11,8 @@ from typing import Any, Final
 from sqlalchemy import event, inspect
 from sqlalchemy.orm import Session
 
-from aggregator.store import Base, Device, Export, Fact, Model, Round, Store, Task, Update
+from aggregator.store import Base, Device, Export, Model, Pause, Round, Store, Task, Update
 
-PAUSED: Final = "paused"
 _TENTHS: Final = 10
 
 
@@ -66,20 +65,23 @@ def _stage(telemetry: dict[str, Any]) -> tuple[Any, Any, int]:
 
 
 def _told(row: Base, *, gone: bool) -> Change | None:
-    if isinstance(row, Fact):
-        return Change("fleet", {"paused": not gone}) if row.name == PAUSED else None
+    if isinstance(row, Pause):
+        return Change("fleet", {"job": row.job, "paused": not gone})
     teller = _TELLERS.get(type(row))
     return teller(row) if teller else None
 
 
 def _round(row: Round) -> Change | None:
-    return Change("round", {"round": row.number, "state": row.state.value}) if _new(row, "state") else None
+    return (
+        Change("round", {"job": row.job, "round": row.number, "state": row.state.value}) if _new(row, "state") else None
+    )
 
 
 def _task(row: Task) -> Change | None:
     if not _new(row, "state"):
         return None
-    return Change("task", {"round": row.round, "device": row.device, "state": row.state.value, "note": row.note or ""})
+    facts = {"round": row.round, "device": row.device, "state": row.state.value, "note": row.note or ""}
+    return Change("task", {"job": row.job, **facts})
 
 
 def _device(row: Device) -> Change | None:
@@ -88,6 +90,7 @@ def _device(row: Device) -> Change | None:
     telemetry = row.telemetry or {}
     facts = {
         "device": row.id,
+        "job": row.job,
         "status": "revoked" if row.revoked else (row.status or "offline"),
         "lifecycle": telemetry.get("lifecycle", ""),
         "progress": telemetry.get("progress", 0.0),
@@ -98,6 +101,7 @@ def _device(row: Device) -> Change | None:
 
 def _update(row: Update) -> Change:
     facts = {
+        "job": row.job,
         "round": row.round,
         "device": row.device,
         "accepted": row.accepted,
@@ -108,11 +112,11 @@ def _update(row: Update) -> Change:
 
 
 def _model(row: Model) -> Change:
-    return Change("model", {"version": row.version, "digest": row.digest})
+    return Change("model", {"job": row.job, "version": row.version, "digest": row.digest})
 
 
 def _export(row: Export) -> Change:
-    names = ("version", "precision", "digest", "model_bytes", "accuracy")
+    names = ("job", "version", "precision", "digest", "model_bytes", "accuracy")
     return Change("export", {name: getattr(row, name) for name in names})
 
 

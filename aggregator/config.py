@@ -12,6 +12,10 @@ Later sources win. A wrong value stops the program with the key, the value and w
     architecture = "resnet18:width=0.25,stem=3x3,input=1x32x32,classes=10"
     rounds = 20
     precisions = ["W8A8", "W4A8", "W1A8"]
+
+    [jobs.night]                         # another job beside it, for the devices of some groups
+    architecture = "cnn4:width=0.5,input=1x28x28,classes=10"
+    groups = ["cellar"]
 """
 
 import difflib
@@ -28,6 +32,7 @@ from aggregator.broker import AUTO, EMBEDDED, MOSQUITTO, BrokerUrl
 from aggregator.job import Job
 from aggregator.presets import PRESETS
 from aggregator.start import StartError, architecture_of
+from aggregator.store import MAIN
 from protocol.errors import ProtocolError
 from protocol.precision import Precision
 from protocol.topics import check_name
@@ -57,10 +62,21 @@ def default_state_dir() -> Path:
 
 
 @dataclass(frozen=True, slots=True)
+class Beside:
+    """A job beside the main one, with hold-out and start of its own."""
+
+    job: Job
+    holdout: Path | None = None
+    start: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """Everything that can be chosen. Ports of 0 mean any free one, which is then kept."""
 
     job: Job
+    jobs: Mapping[str, Beside] = field(default_factory=dict)
+    """What else the fleet learns, by name."""
     state_dir: Path = field(default_factory=default_state_dir)
     fleet: str = "bitfleet"
     http_host: str = "127.0.0.1"
@@ -89,6 +105,8 @@ class Config:
             except (ValueError, ProtocolError) as error:
                 raise ConfigError(f"{name} = {value!r}: {error}") from error
 
+        _check_groups(self)
+
     @property
     def loopback_only(self) -> bool:
         """Whether the HTTP door can be reached from this machine only; reads then need no token."""
@@ -115,9 +133,43 @@ def load(
     job = table.pop("job", {})
     if not isinstance(job, dict):
         raise ConfigError(f"job = {job!r}: expected a table, written as [job]")
+    beside = {name: _beside(name, given) for name, given in _tables(table.pop("jobs", {}), "jobs").items()}
     line = _given(overrides or {})
     values = _typed(Config, table, "") | _from_environment(environment) | line
-    return Config(**values | {"job": _job(job | _given(line.get("job", {})), values.get("start"))})
+    main = _job(job | _given(line.get("job", {})), values.get("start"), "job.")
+    return Config(**values | {"job": main, "jobs": beside})
+
+
+def _tables(given: object, key: str) -> dict[str, dict[str, Any]]:
+    tables = given if isinstance(given, dict) else {}
+    if tables != given or not all(isinstance(each, dict) for each in tables.values()):
+        raise ConfigError(f"{key} = {given!r}: expected tables, written as [{key}.NAME]")
+    return tables
+
+
+def _beside(name: str, given: dict[str, Any]) -> Beside:
+    prefix = f"jobs.{name}."
+    own = _typed(Beside, {key: given.pop(key) for key in ("holdout", "start") if key in given}, prefix)
+    return Beside(_job(given, own.get("start"), prefix), **own)
+
+
+def _check_groups(config: Config) -> None:
+    """That every job beside the main one asks for groups, and no two for the same."""
+    if config.job.groups:
+        raise ConfigError(f"job.groups = {list(config.job.groups)}: expected none, the main job has all other devices")
+    taken: dict[str, str] = {}
+    for name, beside in config.jobs.items():
+        try:
+            check_name(name, "job")
+        except ProtocolError as error:
+            raise ConfigError(f"jobs.{name}: {error}") from error
+        if name == MAIN:
+            raise ConfigError(f"jobs.{name}: expected another name, {MAIN} is what [job] describes")
+        if not beside.job.groups:
+            raise ConfigError(f"jobs.{name}.groups is missing: expected the groups of devices that work for it")
+        for group in beside.job.groups:
+            if taken.setdefault(group, name) != name:
+                raise ConfigError(f"jobs.{name}.groups: {group!r} works for job {taken[group]} already")
 
 
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -142,20 +194,20 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def _job(given: dict[str, Any], start: Path | None) -> Job:
-    table = _preset(given.pop("preset", None)) | given
+def _job(given: dict[str, Any], start: Path | None, prefix: str) -> Job:
+    table = _preset(given.pop("preset", None), prefix) | given
     if "architecture" not in table and start is not None:
         table["architecture"] = _started(start)
     if "architecture" not in table:
         raise ConfigError(
-            f"job.architecture is missing: expected a network, for example {EXAMPLE_NETWORK!r};"
-            " give --architecture or write it under [job], or --start a file that has one"
+            f"{prefix}architecture is missing: expected a network, for example {EXAMPLE_NETWORK!r};"
+            f" give --architecture or write it under [{prefix.rstrip('.')}], or --start a file that has one"
         )
-    values = _typed(Job, table, "job.")
+    values = _typed(Job, table, prefix)
     try:
         return Job(**values)
     except (ValueError, ProtocolError) as error:
-        raise ConfigError(f"[job]: {error}") from error
+        raise ConfigError(f"[{prefix.rstrip('.')}]: {error}") from error
 
 
 def _started(start: Path) -> str:
@@ -165,11 +217,11 @@ def _started(start: Path) -> str:
         raise ConfigError(f"{error}; with --architecture a fleet that has begun needs the file no more") from error
 
 
-def _preset(name: object) -> dict[str, Any]:
+def _preset(name: object, prefix: str) -> dict[str, Any]:
     if name is None:
         return {}
     if name not in PRESETS:
-        raise ConfigError(f"job.preset = {name!r}: expected one of {', '.join(PRESETS)}")
+        raise ConfigError(f"{prefix}preset = {name!r}: expected one of {', '.join(PRESETS)}")
     return PRESETS[str(name)].job
 
 

@@ -52,11 +52,24 @@ class _Command:
     result: Future[Any]
 
 
+@dataclass(slots=True)
+class _Patience:
+    """How long a job that failed is left alone; the others go on."""
+
+    pause_s: float = 0.0
+    until: float = 0.0
+
+    def fail(self) -> None:
+        """Wait twice as long as the last time."""
+        self.pause_s = min(max(2 * self.pause_s, FIRST_PAUSE_S), LONGEST_PAUSE_S)
+        self.until = time.monotonic() + self.pause_s
+
+
 class Coordinator:
-    """Owns the room while `run` runs.
+    """Owns the rooms of a fleet while `run` runs.
 
     Args:
-        room: the core.
+        room: any of them.
         link: the connection, which puts its events into `inbox`.
         inbox: what is to be done, in order.
         on_connected: called whenever the broker is there again, which may have forgotten what it kept.
@@ -66,12 +79,13 @@ class Coordinator:
         self, room: Room, link: Link, inbox: Queue[Any], on_connected: Callable[[], object] = lambda: None
     ) -> None:
         self._room, self._link, self._inbox, self._on_connected = room, link, inbox, on_connected
+        self._store = room.store.of(None)
         self._stopping = threading.Event()
-        self._pause_s, self._paused_until = 0.0, 0.0
         self._handed = 0
         """The newest outbox row that the link has."""
         self._acknowledged = set[int]()
         """Rows that the broker has and the outbox still holds."""
+        self._patience = {name: _Patience() for name in room.rooms}
         self._looked_at = time.monotonic()
 
     @property
@@ -93,8 +107,10 @@ class Coordinator:
                 else:
                     for event in events:
                         self._handle(event)
-            if time.monotonic() >= self._paused_until:
-                self._move()
+            self._guarded("what is to be sent", self._flush)
+            for room in self._room.rooms.values():
+                if time.monotonic() >= self._patience[room.name].until:
+                    self._move(room)
         self._drain()
 
     def stop(self) -> None:
@@ -145,7 +161,7 @@ class Coordinator:
     def _done_at_once(self, messages: Sequence[Received]) -> bool:
         """Whether it was; if not, all of it is undone, and what failed is told when it fails alone."""
         try:
-            with self._room.store.together() as session:
+            with self._store.together() as session:
                 held = handlers.foresee(session, self._room, [message.topic for message in messages])
                 for message in messages:
                     self._receive(message)
@@ -162,7 +178,7 @@ class Coordinator:
     def _forget_acknowledged(self) -> None:
         """If it fails the rows stay, for the next time, or are sent again after a restart: messages are idempotent."""
         if self._acknowledged:
-            with self._room.store.transaction() as session:
+            with self._store.transaction() as session:
                 outbox.done(session, *self._acknowledged)
 
     def _handle(self, event: Connection | _Command) -> None:
@@ -170,37 +186,29 @@ class Coordinator:
             case Connection(up, detail):
                 log.log(logging.INFO if up else logging.WARNING, "%s", detail)
                 if up:
-                    self._guarded("the state of the round", self._repeat_round)
+                    for room in self._room.rooms.values():
+                        self._guarded("the state of the round", partial(_repeat_round, room))
                     self._on_connected()
             case _Command(run, result):
                 if result.set_running_or_notify_cancel():
                     _fulfil(result, run)
 
-    def _repeat_round(self) -> None:
-        """The retained state again: the embedded broker forgets it with its process."""
-        with self._room.store.transaction() as session:
-            current = planning.newest_round(session)
-            if current is not None:
-                state = RoundState(current.number, current.state.value, versions.current(session).version)
-                outbox.post(session, self._room.topics.round_state, state, retain=True)
-
-    def _move(self) -> None:
-        """Send what is due and move the round as far as it goes; after an error, not before a pause."""
+    def _move(self, room: Room) -> None:
+        """Move a job's round as far as it goes, and send what is due; after an error, not before a pause."""
+        patience = self._patience[room.name]
         try:
-            self._flush()
-            while not self._stopping.is_set() and rounds.advance(self._room):
+            while not self._stopping.is_set() and rounds.advance(room):
                 self._flush()
         except Exception as error:  # noqa: BLE001 (the next try may find more space, or a repaired file)
-            self._pause_s = min(max(2 * self._pause_s, FIRST_PAUSE_S), LONGEST_PAUSE_S)
-            self._paused_until = time.monotonic() + self._pause_s
-            self._report(f"the round is held up for {self._pause_s:.0f} s", error)
+            patience.fail()
+            self._report(f"job {room.name}: the round is held up for {patience.pause_s:.0f} s", error)
         else:
-            self._pause_s = 0.0
+            patience.pause_s = 0.0
 
     def _flush(self) -> None:
         if not self._link.connected:
             return
-        with self._room.store.reading() as session:
+        with self._store.reading() as session:
             rows = outbox.pending(session, self._handed)
         for row in rows:
             self._handed = row.id
@@ -208,7 +216,7 @@ class Coordinator:
                 self._link.publish(row)
             except PacketTooLarge as error:
                 log.error("%s; dropped", error)  # noqa: TRY400 (the sentence says it all)
-                with self._room.store.transaction() as session:
+                with self._store.transaction() as session:
                     outbox.done(session, row.id)
 
     def _guarded(self, what: str, act: Callable[[], object]) -> None:
@@ -234,6 +242,16 @@ class Coordinator:
 
 def _is_said_by_broker(event: Any) -> bool:
     return isinstance(event, Received | Sent)
+
+
+def _repeat_round(room: Room) -> None:
+    """The retained state again: the embedded broker forgets it with its process."""
+    with room.store.transaction() as session:
+        current = planning.newest_round(session)
+        if current is not None:
+            version = versions.current(session).version
+            state = RoundState(current.number, current.state.value, version, room.on_wire)
+            outbox.post(session, room.topics.round_state(room.on_wire), state, retain=True)
 
 
 def _fulfil(result: Future[Any], run: Callable[[], Any]) -> None:

@@ -2,7 +2,7 @@
 
 import hmac
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
 from prometheus_client import CollectorRegistry
@@ -26,7 +26,7 @@ class Desk:
     """One window of the aggregator.
 
     Attributes:
-        room: the core; reading its store is free, changing it goes through `submit`.
+        room: of the main job; reading its store is free, changing it goes through `submit`.
         submit: see `Submit`.
         connected: whether the broker is there.
         admin_token: what a writer must show.
@@ -50,5 +50,13 @@ class Desk:
         return hmac.compare_digest(token.encode(), self.admin_token.encode())
 
     def command(self, act: Callable[..., T], *arguments: Any, **named: Any) -> T:
-        """Run a command function of `handlers` in the room."""
+        """Run a command function of `handlers`, which finds the room of the device it is about."""
         return self.submit(lambda: act(self.room, *arguments, **named))
+
+    def of(self, job: str) -> "Desk":
+        """The window of another job.
+
+        Raises:
+            KeyError: there is none of that name.
+        """
+        return replace(self, room=self.room.rooms[job])

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any, Final
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select, true
 from sqlalchemy.orm import Session
 
 from aggregator.allocate.limits import Limits
@@ -68,14 +68,19 @@ def on_telemetry(device: Device, telemetry: Telemetry, now: float) -> None:
 
 
 def members(session: Session) -> list[Device]:
-    """Devices that belong to the fleet and have introduced themselves, by name."""
-    rows = session.scalars(select(Device).where(~Device.revoked).order_by(Device.id))
+    """Devices that belong to the session's job, or to any, and have introduced themselves, by name."""
+    rows = session.scalars(select(Device).where(_belongs(session)).order_by(Device.id))
     return [device for device in rows if device.birth]
+
+
+def _belongs(session: Session) -> ColumnElement[bool]:
+    job = session.info.get("job")
+    return ~Device.revoked & ((Device.job == job) if job else true())
 
 
 def precisions_in_use(session: Session) -> set[str]:
     """What members are to run; asked on every turn of the coordinator, and so without reading their rows."""
-    rows = select(Device.precision).where(~Device.revoked, Device.precision != "").distinct()
+    rows = select(Device.precision).where(_belongs(session), Device.precision != "").distinct()
     return set(session.scalars(rows))
 
 
@@ -83,7 +88,7 @@ def may_be_available(session: Session, now: float) -> int:
     """How many devices are there and not resting: no fewer than `available` gives, without reading what they are."""
     waiting = (Device.retry_at > now) & (Device.retry_at <= now + MAX_RETRY_S)
     rows = select(func.count()).select_from(Device)
-    return session.scalar(rows.where(~Device.revoked, Device.status == Status.ONLINE.value, ~waiting)) or 0
+    return session.scalar(rows.where(_belongs(session), Device.status == Status.ONLINE.value, ~waiting)) or 0
 
 
 def available(session: Session, job: Job, now: float) -> list[Device]:

@@ -1,6 +1,7 @@
 """The one room behind both doors: what a message or a command does. Each call is one transaction.
 
-MQTT brings bytes to `on_message`; HTTP and the command line call the commands below it.
+MQTT brings bytes to `on_message`; HTTP and the command line call the commands below it. Where a device is named, any
+room of the fleet will do: what is done happens in the room of the device's job.
 """
 
 import json
@@ -10,13 +11,14 @@ from functools import partial
 from math import isfinite
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import select, tuple_
 from sqlalchemy.orm import Session
 
-from aggregator import assignment, devices, exports, ingest, outbox, planning, refusals, rounds, versions
+from aggregator import assignment, devices, exports, ingest, outbox, placing, planning, refusals, rounds, versions
 from aggregator.faults import CommandRefused, Fault
+from aggregator.joining import check_group
 from aggregator.room import Room
-from aggregator.store import Device, Fact, Round, RoundState, Task, TaskState
+from aggregator.store import Device, JobSession, Pause, Round, RoundState, Task, TaskState
 from protocol.envelope import Envelope, open_envelope
 from protocol.errors import Malformed, Refusal, RemoteProtocolError
 from protocol.messages import Birth, Decline, Manifest, Outcome, Receipt, State, Telemetry
@@ -37,7 +39,8 @@ def on_message(room: Room, topic: str, data: bytes) -> None:
         where = room.topics.parse_upward(topic)
         device = where.device
         if where.door is Door.CHUNK:
-            ingest.on_chunk(room, device, where.task, where.chunk, data)
+            for each in room.rooms.values():
+                ingest.on_chunk(each, device, where.task, where.chunk, data)
             return
     except RemoteProtocolError as error:
         with room.store.transaction() as session:
@@ -60,15 +63,17 @@ def foresee(session: Session, room: Room, topics: Iterable[str]) -> list[object]
             tasks.add(where.task)
     members = session.scalars(select(Device).where(Device.id.in_(devices))).all()
     asked = session.scalars(select(Task).where(Task.id.in_(tasks))).all()
-    running = session.scalars(select(Round).where(Round.number.in_({task.round for task in asked}))).all()
+    rounds_of = {(task.job, task.round) for task in asked}
+    running = session.scalars(select(Round).where(tuple_(Round.job, Round.number).in_(rounds_of))).all()
     return [*members, *asked, *running]
 
 
-def _on_envelope(session: Session, room: Room, where: Upward, topic: str, data: bytes) -> None:
+def _on_envelope(session: JobSession, room: Room, where: Upward, topic: str, data: bytes) -> None:
     try:
         envelope = open_envelope(data, topic=topic, key_of=partial(_key_of, session, where.device))
         device = session.get_one(Device, envelope.sender)
         devices.admit_envelope(device, envelope)
+        room = _room_of(session, room, device)
     except RemoteProtocolError as error:
         # No receipt: neither a stranger nor a broker that repeats an old manifest may empty a device's outbox.
         refusals.count(session, where.device, error.refusal)
@@ -79,6 +84,12 @@ def _on_envelope(session: Session, room: Room, where: Upward, topic: str, data: 
         refusals.count(session, device.id, error.refusal)
         if isinstance(envelope.message, Manifest) and where.door is Door.MANIFEST:
             _answer(session, room, where, envelope.message, error)
+
+
+def _room_of(session: JobSession, room: Room, device: Device) -> Room:
+    """Enter the room of a device's job."""
+    session.enter(device.job)
+    return room.rooms[device.job]
 
 
 def _key_of(session: Session, expected: str, sender: str) -> VerifyKey | None:
@@ -170,8 +181,25 @@ def set_budget(room: Room, device: str, joules: float | None) -> None:
         raise CommandRefused(Fault.INVALID, f"budget = {joules} J/day: expected 0 or more")
     with room.store.transaction() as session:
         member = _member(session, device)
+        room = _room_of(session, room, member)
         member.budget_j_per_day = joules
         if member.birth:
+            _assign(session, room, member)
+            exports.offer_model(session, room, member)
+
+
+def set_group(room: Room, device: str, group: str) -> None:
+    """Count a device among a group, or among none; it then works for that group's job.
+
+    Raises:
+        CommandRefused: NOT_FOUND device; INVALID name.
+    """
+    check_group(group)
+    with room.store.transaction() as session:
+        member = _member(session, device)
+        member.group = group
+        if placing.place(session, room, member) and member.birth:
+            room = room.rooms[member.job]
             _assign(session, room, member)
             exports.offer_model(session, room, member)
 
@@ -185,10 +213,8 @@ def revoke(room: Room, device: str) -> None:
     with room.store.transaction() as session:
         member = _member(session, device)
         member.revoked = True
-        current = planning.newest_round(session)
-        for task in planning.tasks_of(session, current.number, device) if current else []:
-            if task.state in planning.OPEN_TASKS:
-                task.state = TaskState.MISSED
+        room = _room_of(session, room, member)
+        planning.miss(session, device)
     room.uploads.drop(device)
 
 
@@ -216,12 +242,12 @@ def abort_round(room: Room) -> int:
 def pause(room: Room) -> None:
     """Open no further round; the current one goes on."""
     with room.store.transaction() as session:
-        session.merge(Fact(name=rounds.PAUSED, value=rounds.BY_HAND))
+        session.merge(Pause(job=room.name, because=""))
 
 
 def resume(room: Room) -> None:
     """Open rounds again."""
     with room.store.transaction() as session:
-        fact = session.get(Fact, rounds.PAUSED)
-        if fact is not None:
-            session.delete(fact)
+        pause = session.get(Pause, ())
+        if pause is not None:
+            session.delete(pause)

@@ -12,7 +12,7 @@ from aggregator.blobs import BlobReader
 from aggregator.handout import Handout, Selection, hand_out
 from aggregator.options import JsonOption, StateOption
 from aggregator.service import load_hold_out
-from aggregator.store import StoreReader
+from aggregator.store import MAIN, StoreReader
 from export.cache import Cache
 from export.console import CacheOption, progress_bar
 from export.errors import ExportError
@@ -33,6 +33,7 @@ def export_for_devices(
     holdout: Annotated[
         Path | None, typer.Option(help="Held-out pictures (.npz), as for serve, for what is not exported yet.")
     ] = None,
+    job: Annotated[str, typer.Option(help="Of which job, where the fleet has several.")] = MAIN,
     fleet: Annotated[str | None, typer.Option(help="Name of the fleet, where no export tells it.")] = None,
     cache: CacheOption = None,
     state: StateOption,
@@ -50,7 +51,7 @@ def export_for_devices(
     try:
         with progress_bar("exporting") as progress:
             found = hand_out(
-                store,
+                store.of(job),
                 BlobReader(state / state_dir.BLOBS),
                 Selection(tuple(device or ()), tuple(group or ()), everyone),
                 number=number,

@@ -55,6 +55,7 @@ class Job:
         min_per_precision: how many devices should run each precision, so that it is trained.
         rates: who decides on recipe and downlink, round by round (`aggregator.rates`); `fixed` leaves them as they are.
         distance_km: of devices from their station, for energy on the air where nobody measured it (`protocol.channel`).
+        groups: of devices that work for this job; the main one names none and has all that no other asks for.
         vote: whether weights move by the majority's sign instead of the average, for updates of one bit a weight.
 
     Raises:
@@ -90,6 +91,7 @@ class Job:
     min_per_precision: int = 0
     rates: str = FIXED
     distance_km: float = USUAL_KM
+    groups: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         nested = self.network.nested

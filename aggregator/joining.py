@@ -12,9 +12,10 @@ from typing import Final
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from aggregator import placing
 from aggregator.faults import CommandRefused, Fault
 from aggregator.room import Room
-from aggregator.store import Device, Token
+from aggregator.store import Device, JobSession, Token
 from protocol.errors import ProtocolError
 from protocol.signing import VerifyKey
 from protocol.topics import check_name
@@ -72,13 +73,15 @@ def _spend(session: Session, room: Room, token: str) -> Token | None:
     return row
 
 
-def _enter(session: Session, room: Room, device: str, public_key: bytes, group: str) -> None:
+def _enter(session: JobSession, room: Room, device: str, public_key: bytes, group: str) -> None:
     member = session.get(Device, device)
     if member is None:
-        session.add(Device(id=device, public_key=public_key, group=group, joined_at=room.clock()))
+        job = room.of_group(group)
+        session.add(Device(id=device, public_key=public_key, group=group, job=job, joined_at=room.clock()))
     else:
         member.session, member.stamps, member.decision = -1, {}, {}
         member.group = group or member.group
+        placing.place(session, room, member)
 
 
 def create_token(room: Room, uses: int, ttl_s: float, note: str = "", group: str = "") -> str:
@@ -91,7 +94,7 @@ def create_token(room: Room, uses: int, ttl_s: float, note: str = "", group: str
         raise CommandRefused(Fault.INVALID, f"token uses = {uses}: expected 1 or more")
     if not (isfinite(ttl_s) and ttl_s > 0):
         raise CommandRefused(Fault.INVALID, f"token ttl_s = {ttl_s}: expected more than 0 seconds")
-    _check_group(group)
+    check_group(group)
     secret = secrets.token_urlsafe(24)
     digest = sha256(secret.encode()).digest()
     now = room.clock()
@@ -118,21 +121,12 @@ def token_name(row: Token) -> str:
     return row.digest.hex()[:NAME_DIGITS]
 
 
-def set_group(room: Room, device: str, group: str) -> None:
-    """Move a device into a group; empty takes it out of any.
+def check_group(group: str) -> None:
+    """Refuse a name that no group can have.
 
     Raises:
-        CommandRefused: NOT_FOUND device; INVALID group.
+        CommandRefused: INVALID group.
     """
-    _check_group(group)
-    with room.store.transaction() as session:
-        member = session.get(Device, device)
-        if member is None:
-            raise CommandRefused(Fault.NOT_FOUND, f"device {device!r} is not a member of the fleet")
-        member.group = group
-
-
-def _check_group(group: str) -> None:
     try:
         if group:
             check_name(group, "group")

@@ -11,6 +11,7 @@ from typing import Any, Final
 from pythonjsonlogger.json import JsonFormatter
 
 from aggregator.changes import Change
+from aggregator.store import MAIN
 
 TEXT: Final = "text"
 JSON: Final = "json"
@@ -47,7 +48,7 @@ def change(told: Change) -> None:
     facts = told.facts
     match told.kind:
         case "round":
-            log.info("round %d: %s", facts["round"], facts["state"], extra=_fields(facts))
+            log.info("%sround %d: %s", _job(facts), facts["round"], facts["state"], extra=_fields(facts))
         case "update" if facts["accepted"]:
             words = "update of %s for round %d: accepted, %d bytes"
             log.info(words, facts["device"], facts["round"], facts["payload_bytes"], extra=_fields(facts))
@@ -57,7 +58,12 @@ def change(told: Change) -> None:
         case "export":
             log.info("model %d at %s: exported, %d bytes", facts["version"], facts["precision"], facts["model_bytes"])
         case "fleet":
-            log.info("rounds are %s", "paused" if facts["paused"] else "opened")
+            log.info("%srounds are %s", _job(facts), "paused" if facts["paused"] else "opened", extra=_fields(facts))
+
+
+def _job(facts: dict[str, Any]) -> str:
+    """What tells jobs apart; nothing for the main one, which most fleets have alone."""
+    return "" if facts["job"] == MAIN else f"job {facts['job']}, "
 
 
 def _fields(facts: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ the number of series does not grow with the fleet.
 
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -72,13 +72,13 @@ class _Fleet(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Every figure."""
-        with self._room.store.reading() as session:
+        with self._room.store.of(None).reading() as session:
             yield from _rounds(session)
             yield from _updates(session)
             yield from _devices(session)
             yield _energy(session)
-            yield from _model(session)
             yield _gauge("outbox_messages", "Messages that the broker has not taken yet", _count(session, Outgoing.id))
+        yield from _jobs(self._room.rooms)
         disk = shutil.disk_usage(self._room.store.path.parent)
         yield _gauge("disk_free_bytes", "Free space where the aggregator keeps its state", disk.free)
         yield _gauge("database_bytes", "Size of the database with its journal", _size(self._room.store.path))
@@ -92,13 +92,12 @@ def _size(database: Path) -> int:
 
 
 def _rounds(session: Session) -> Iterator[Metric]:
-    rounds = _gauge("rounds", "Rounds by state", labels=["state"])
-    for state, count in session.execute(select(Round.state, func.count()).group_by(Round.state)):
-        rounds.add_metric([state.value], count)
+    rounds = _gauge("rounds", "Rounds by job and state", labels=["job", "state"])
+    for job, state, count in session.execute(
+        select(Round.job, Round.state, func.count()).group_by(Round.job, Round.state)
+    ):
+        rounds.add_metric([job, state.value], count)
     yield rounds
-    newest = readers.newest_round(session)
-    yield _gauge("round_number", "The round that runs or ran last", newest.number if newest else 0)
-    yield _gauge("paused", "1 while no round is opened", readers.is_paused(session))
 
 
 def _updates(session: Session) -> Iterator[Metric]:
@@ -142,20 +141,25 @@ def _energy(session: Session) -> Metric:
     return joules
 
 
-def _model(session: Session) -> Iterator[Metric]:
-    version = readers.newest_version(session)
-    yield _gauge("model_version", "The current version of the global model", version)
-    accuracy = _gauge(
-        "model_accuracy", "Of the newest version's integer models, on held-out pictures", labels=["precision"]
-    )
-    size = _gauge("model_bytes", "Of the newest version's ONNX files", labels=["precision"])
-    model = readers.model_view(session, version)
-    for export in model.exports if model else []:
-        size.add_metric([export.precision], export.model_bytes)
-        if export.accuracy is not None:
-            accuracy.add_metric([export.precision], export.accuracy)
-    yield accuracy
-    yield size
+def _jobs(rooms: Mapping[str, Room]) -> Iterator[Metric]:
+    number = _gauge("round_number", "The round that runs or ran last", labels=["job"])
+    paused = _gauge("paused", "1 while no round is opened", labels=["job"])
+    version = _gauge("model_version", "The current version of the global model", labels=["job"])
+    rated = "Of the newest version's integer models, on held-out pictures"
+    accuracy = _gauge("model_accuracy", rated, labels=["job", "precision"])
+    size = _gauge("model_bytes", "Of the newest version's ONNX files", labels=["job", "precision"])
+    for name, room in rooms.items():
+        with room.store.reading() as session:
+            newest, made = readers.newest_round(session), readers.newest_version(session)
+            model = readers.model_view(session, made)
+            paused.add_metric([name], readers.is_paused(session))
+        number.add_metric([name], newest.number if newest else 0)
+        version.add_metric([name], made)
+        for export in model.exports if model else []:
+            size.add_metric([name, export.precision], export.model_bytes)
+            if export.accuracy is not None:
+                accuracy.add_metric([name, export.precision], export.accuracy)
+    yield from (number, paused, version, accuracy, size)
 
 
 def _gauge(name: str, what: str, value: float | None = None, *, labels: list[str] | None = None) -> Any:

@@ -141,6 +141,7 @@ def _make_task(
         codec_seed=codec_seed(room.job, number, recipe),
         steps=base.steps,
         codec_steps=steps,
+        job=room.on_wire,
         broadcast=sharing > 1 and base.newest_bytes <= MAX_BROADCAST_BYTES,
     )
     return Task(
@@ -179,6 +180,12 @@ def offer_again(session: Session, room: Room, device: Device) -> None:
         if task.state in OPEN_TASKS | {TaskState.MISSED}:
             task.state = TaskState.OFFERED
             offer(session, room, task, remaining_s(room, current), awaited=False)
+
+
+def miss(session: Session, device: str) -> None:
+    """Count on no update of a device any more."""
+    for task in session.scalars(select(Task).where(Task.device == device, Task.state.in_(OPEN_TASKS))):
+        task.state = TaskState.MISSED
 
 
 def remaining_s(room: Room, current: Round) -> float:

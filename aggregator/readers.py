@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from math import fsum
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, exists, func, select
 from sqlalchemy.orm import Session
 
-from aggregator.changes import PAUSED
 from aggregator.joining import token_name
 from aggregator.paging import ALL, Page, Window, page_of
-from aggregator.store import Device, Energy, Export, Fact, Model, RefusalCount, Round, Task, Token, Update
+from aggregator.room import Room
+from aggregator.store import Device, Energy, Export, JobSession, Model, Pause, RefusalCount, Round, Task, Token, Update
 from aggregator.views import (
     DeviceDetail,
     DeviceView,
@@ -20,6 +20,7 @@ from aggregator.views import (
     EnergyTotal,
     EnergyView,
     ExportView,
+    JobView,
     Live,
     ModelView,
     Receipt,
@@ -74,11 +75,12 @@ def device_views(session: Session, window: Window = ALL, only: DeviceFilter = EV
     return page_of(session, Device, _meant(only), [Device.id], window).map(lambda row: DeviceView(**_device(row)))
 
 
-def device_detail(session: Session, name: str, now: float) -> DeviceDetail | None:
-    """One device; None when there is none of that name."""
-    row = session.get(Device, name)
+def device_detail(session: JobSession, name: str, now: float) -> DeviceDetail | None:
+    """One device and what it did for its job; None when there is none of that name."""
+    row: Device | None = session.get(Device, name)
     if row is None:
         return None
+    session.enter(row.job)
     payload_bytes, fp32_bytes = update_bytes(session, Update.device == name)
     newest = select(Update).where(Update.device == name).order_by(Update.received_at.desc()).limit(RECEIPTS_SHOWN)
     counts = session.scalars(select(RefusalCount).where(RefusalCount.device == name))
@@ -120,8 +122,25 @@ def token_views(session: Session, now: float) -> list[TokenView]:
     ]
 
 
+def job_view(room: Room) -> JobView:
+    """One job."""
+    with room.store.reading() as session:
+        current = newest_round(session)
+        return JobView(
+            name=room.name,
+            architecture=room.job.architecture,
+            groups=list(room.job.groups),
+            rounds_planned=room.job.last_round or 0,
+            devices=len(live(session)),
+            round=current.number if current else 0,
+            state=current.state if current else "",
+            paused=session.get(Pause, ()) is not None,
+        )
+
+
 def live(session: Session) -> list[Live]:
-    """What every device is doing now."""
+    """What every device of the session's job is doing now."""
+    rows = select(Device).where(Device.job == session.info["job"]).order_by(Device.id)
     return [
         Live(
             id=row.id,
@@ -131,7 +150,7 @@ def live(session: Session) -> list[Live]:
             progress=row.telemetry.get("progress", 0.0),
             precision=row.precision,
         )
-        for row in session.scalars(select(Device).order_by(Device.id))
+        for row in session.scalars(rows)
     ]
 
 
@@ -191,7 +210,7 @@ def air_bytes(session: Session) -> tuple[int, int]:
 
 def is_paused(session: Session) -> bool:
     """Whether no round is opened."""
-    return session.get(Fact, PAUSED) is not None
+    return bool(session.scalar(select(exists().select_from(Pause))))
 
 
 def newest_round(session: Session) -> Round | None:
@@ -241,6 +260,7 @@ def _device(row: Device) -> dict[str, Any]:
     return {
         "id": row.id,
         "group": row.group,
+        "job": row.job,
         "status": row.status,
         "revoked": row.revoked,
         "seen_at": row.seen_at,

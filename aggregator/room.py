@@ -14,7 +14,7 @@ from aggregator.allocate import Policy, Program
 from aggregator.blobs import Blobs
 from aggregator.deadlines import Clock, Deadlines
 from aggregator.job import Job
-from aggregator.store import RoundState, Store
+from aggregator.store import MAIN, RoundState, Store
 from aggregator.uploads import Uploads
 from protocol.architecture import Architecture
 from protocol.signing import VerifyKey
@@ -49,9 +49,10 @@ def _nobody_asks(_: str) -> AbstractContextManager[None]:
 
 @dataclass
 class Room:
-    """The core's surroundings; one thread at a time works in it.
+    """The core's surroundings for one job; one thread at a time works in all rooms of a fleet.
 
     Attributes:
+        store: the fleet's; the room keeps a view of its own job.
         server_key: what devices check the aggregator's envelopes with.
         clock: wall-clock seconds since 1970.
         monotonic: seconds that never jump.
@@ -60,6 +61,8 @@ class Room:
         on_transition: called with round and state after every committed transition.
         timed: wraps a step whose duration somebody may want to know: merge or export.
         broadcast: publishes bytes on a topic as well as it can; nobody waits for them.
+        name: of the job.
+        rooms: all of the fleet, by job, this one among them.
     """
 
     store: Store
@@ -77,8 +80,14 @@ class Room:
     on_transition: Callable[[int, RoundState], None] = _nobody
     timed: Callable[[str], AbstractContextManager[None]] = _nobody_asks
     broadcast: Callable[[str, bytes], None] = _nobody
+    name: str = MAIN
+    rooms: dict[str, "Room"] = field(default_factory=dict)
     unexportable: set[tuple[int, str]] = field(default_factory=set)
     """(version, precision) pairs whose export failed its check, not to be tried again by this process."""
+
+    def __post_init__(self) -> None:
+        self.store = self.store.of(self.name)
+        self.rooms[self.name] = self
 
     @cached_property
     def deadlines(self) -> Deadlines:
@@ -89,3 +98,20 @@ class Room:
     def check_set(self) -> HoldOut:
         """The hold-out, or the same noise every time."""
         return self.hold_out or noise(self.job.network)
+
+    @property
+    def on_wire(self) -> str:
+        """The job's name as devices see it: none of the main one, which was alone in earlier versions."""
+        return "" if self.name == MAIN else self.name
+
+    def of_job(self, name: str) -> "Room":
+        """The room of a job.
+
+        Raises:
+            KeyError: the fleet has none of that name.
+        """
+        return self.rooms[name]
+
+    def of_group(self, group: str) -> str:
+        """The job that devices of a group work for: the one that names the group, or the main one."""
+        return next((name for name, room in self.rooms.items() if group in room.job.groups), MAIN)

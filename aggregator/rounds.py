@@ -28,7 +28,7 @@ from aggregator.model import GlobalModel, ModelError
 from aggregator.planning import OPEN_TASKS, newest_round, remaining_s, tasks_of
 from aggregator.rates.base import BudgetError, Reach, Spreads
 from aggregator.room import Room
-from aggregator.store import Fact, Model, Round, RoundState, Task, TaskState, Update
+from aggregator.store import Model, Pause, Round, RoundState, Task, TaskState, Update
 from export.errors import ExportError
 from protocol import messages
 from protocol.codec.payload import read
@@ -55,10 +55,6 @@ MOVES: Final[Mapping[RoundState, frozenset[RoundState]]] = MappingProxyType(
 
 ACCEPTING: Final = frozenset({RoundState.OFFERED, RoundState.COLLECTING, RoundState.EXTENDED, RoundState.STARVED})
 """States in which a round takes updates."""
-
-PAUSED: Final = "paused"
-"""The fact that holds back new rounds; its value says why."""
-BY_HAND: Final = b"1"
 
 
 class IllegalMove(Exception):
@@ -110,9 +106,9 @@ def _move(room: Room, number: int, to: RoundState) -> Iterator[tuple[Session, Ro
 
 def _announce_state(session: Session, room: Room, current: Round) -> None:
     version = versions.current(session).version
-    state = messages.RoundState(current.number, current.state.value, version)
+    state = messages.RoundState(current.number, current.state.value, version, room.on_wire)
     awaited = current.number if current.state is RoundState.COMMITTED else None
-    outbox.post(session, room.topics.round_state, state, retain=True, round=awaited)
+    outbox.post(session, room.topics.round_state(room.on_wire), state, retain=True, round=awaited)
 
 
 # --- opening ---
@@ -122,7 +118,7 @@ def _plan(room: Room, last: Round | None) -> bool:
     """Open the next round, if it is time and enough devices are there."""
     number = 1 if last is None else last.number + 1
     with room.store.reading() as session:
-        if session.get(Fact, PAUSED) or planning.is_over(session, room) or _resting(room, last):
+        if session.get(Pause, ()) or planning.is_over(session, room) or _resting(room, last):
             return False
         if devices.may_be_available(session, room.clock()) < room.job.min_devices:
             return False
@@ -135,7 +131,7 @@ def _plan(room: Room, last: Round | None) -> bool:
     except BudgetError as error:
         log.error("round %d is not opened, and the fleet paused: %s", number, error)  # noqa: TRY400 (says it all)
         with room.store.transaction() as session:
-            session.merge(Fact(name=PAUSED, value=str(error).encode()))
+            session.merge(Pause(job=room.name, because=str(error)))
         return False
     tasks = planning.make_tasks(room, number, model, invited, Coding.of(room.job, number, decided))
     with room.store.transaction() as session:

@@ -20,7 +20,7 @@ from aggregator.blobs import BlobError
 from aggregator.desk import Desk
 from aggregator.paging import LARGEST, USUAL, Page, Window
 from aggregator.problems import documented
-from aggregator.store import Fact
+from aggregator.store import MAIN, Fact
 
 T = TypeVar("T")
 
@@ -35,7 +35,18 @@ def the_desk(request: Request) -> Desk:
     return desk
 
 
+def desk_of_job(
+    request: Request, job: Annotated[str, Query(pattern=views.DEVICE, description="where the fleet has several")] = MAIN
+) -> Desk:
+    """The window of one job."""
+    try:
+        return the_desk(request).of(job)
+    except KeyError:
+        raise HTTPException(HTTPStatus.NOT_FOUND, f"job {job!r} is not known") from None
+
+
 TheDesk = Annotated[Desk, Depends(the_desk)]
+JobDesk = Annotated[Desk, Depends(desk_of_job)]
 Bearer = Annotated[str, Header(alias="Authorization", include_in_schema=False)]
 
 
@@ -201,22 +212,28 @@ def blob(desk: TheDesk, digest: str, if_none_match: Annotated[str, Header()] = "
     return FileResponse(path, media_type="application/octet-stream", headers=headers)
 
 
-@reading.get("/status")
-def status(desk: TheDesk, request: Request) -> views.StatusView:
+@reading.get("/jobs")
+def jobs(desk: TheDesk) -> list[views.JobView]:
+    """What the fleet is asked to learn, the main job first."""
+    return [readers.job_view(room) for room in desk.room.rooms.values()]
+
+
+@reading.get("/status", responses=MISSING)
+def status(desk: JobDesk, request: Request) -> views.StatusView:
     """Where the fleet stands, cheap enough to ask every second."""
     with desk.room.store.reading() as session:
         return summaries.status(session, desk.room, desk.broker_for(request.url.hostname or ""))
 
 
-@reading.get("/summary")
-def summary(desk: TheDesk) -> views.SummaryView:
+@reading.get("/summary", responses=MISSING)
+def summary(desk: JobDesk) -> views.SummaryView:
     """Devices by state and precision, bytes against 32-bit floats, and joules."""
     with desk.room.store.reading() as session:
         return summaries.summary(session)
 
 
-@reading.get("/learning")
-def learning(desk: TheDesk) -> list[views.LearningPoint]:
+@reading.get("/learning", responses=MISSING)
+def learning(desk: JobDesk) -> list[views.LearningPoint]:
     """Accuracy of every rated model, against bits, bytes and joules."""
     with desk.room.store.reading() as session:
         return summaries.learning(session)
@@ -245,14 +262,14 @@ def device(desk: TheDesk, name: DeviceName) -> views.DeviceDetail:
 
 
 @reading.get("/rounds", responses=PAGED)
-def rounds(desk: TheDesk, pager: ThePager, *, newest_first: NewestFirst = False) -> list[views.RoundView]:
+def rounds(desk: JobDesk, pager: ThePager, *, newest_first: NewestFirst = False) -> list[views.RoundView]:
     """Rounds, in pages."""
     with desk.room.store.reading() as session:
         return pager.show(readers.round_views(session, pager.window, newest_first=newest_first))
 
 
 @reading.get("/rounds/{number}", responses=MISSING)
-def one_round(desk: TheDesk, number: Number) -> views.RoundDetail:
+def one_round(desk: JobDesk, number: Number) -> views.RoundDetail:
     """One round with its offers."""
     with desk.room.store.reading() as session:
         return _found(readers.round_detail(session, number), f"round {number}")
@@ -260,7 +277,7 @@ def one_round(desk: TheDesk, number: Number) -> views.RoundDetail:
 
 @reading.get("/updates", responses=PAGED)
 def updates(
-    desk: TheDesk,
+    desk: JobDesk,
     pager: ThePager,
     number: OfRound = None,
     device: OfDevice = None,
@@ -275,12 +292,12 @@ def updates(
 @reading.get("/updates/{task}", responses=MISSING)
 def update(desk: TheDesk, task: str) -> views.UpdateView:
     """One judged update."""
-    with desk.room.store.reading() as session:
+    with desk.room.store.of(None).reading() as session:
         return _found(readers.update_view(session, task), f"update {task!r}")
 
 
 @reading.get("/energy", responses=PAGED)
-def energy(desk: TheDesk, pager: ThePager, number: OfRound = None, device: OfDevice = None) -> views.EnergyView:
+def energy(desk: JobDesk, pager: ThePager, number: OfRound = None, device: OfDevice = None) -> views.EnergyView:
     """The ledger of joules, of one round, of one device, or all: entries in pages, sums of all pages."""
     with desk.room.store.reading() as session:
         view, page = readers.energy_view(session, number, device, pager.window)
@@ -289,14 +306,14 @@ def energy(desk: TheDesk, pager: ThePager, number: OfRound = None, device: OfDev
 
 
 @reading.get("/models", responses=PAGED)
-def models(desk: TheDesk, pager: ThePager) -> list[views.ModelView]:
+def models(desk: JobDesk, pager: ThePager) -> list[views.ModelView]:
     """Versions of the model, newest first, in pages."""
     with desk.room.store.reading() as session:
         return pager.show(readers.model_views(session, pager.window))
 
 
 @reading.get("/models/{version}", responses=MISSING)
-def model(desk: TheDesk, version: Number) -> views.ModelView:
+def model(desk: JobDesk, version: Number) -> views.ModelView:
     """One version with its exports."""
     with desk.room.store.reading() as session:
         return _found(readers.model_view(session, version), f"model version {version}")
@@ -338,7 +355,7 @@ def revoke_token(desk: TheDesk, token: str) -> None:
 @writing.put("/devices/{name}/group", status_code=HTTPStatus.NO_CONTENT, responses=MISSING)
 def set_group(desk: TheDesk, name: DeviceName, body: views.GroupRequest) -> None:
     """Move a device into a group; an empty one takes it out of any."""
-    desk.command(joining.set_group, name, body.group)
+    desk.command(handlers.set_group, name, body.group)
 
 
 @writing.put("/devices/{name}/budget", status_code=HTTPStatus.NO_CONTENT, responses=MISSING)
@@ -353,19 +370,19 @@ def revoke(desk: TheDesk, name: DeviceName) -> None:
     desk.command(handlers.revoke, name)
 
 
-@writing.post("/rounds/abort")
-def abort(desk: TheDesk) -> views.RoundAnswer:
+@writing.post("/rounds/abort", responses=MISSING)
+def abort(desk: JobDesk) -> views.RoundAnswer:
     """Give up the current round."""
     return views.RoundAnswer(round=desk.command(handlers.abort_round))
 
 
-@writing.post("/rounds/pause", status_code=HTTPStatus.NO_CONTENT)
-def pause(desk: TheDesk) -> None:
+@writing.post("/rounds/pause", status_code=HTTPStatus.NO_CONTENT, responses=MISSING)
+def pause(desk: JobDesk) -> None:
     """Open no further round."""
     desk.command(handlers.pause)
 
 
-@writing.post("/rounds/resume", status_code=HTTPStatus.NO_CONTENT)
-def resume(desk: TheDesk) -> None:
+@writing.post("/rounds/resume", status_code=HTTPStatus.NO_CONTENT, responses=MISSING)
+def resume(desk: JobDesk) -> None:
     """Open rounds again."""
     desk.command(handlers.resume)

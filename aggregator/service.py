@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from queue import Queue
 from typing import Any, Final
@@ -15,12 +16,12 @@ import numpy as np
 from fastapi import FastAPI
 from numpy.lib.npyio import NpzFile
 
-from aggregator import changes, logs, ports, secret_files, state_dir, versions
+from aggregator import changes, logs, placing, ports, secret_files, state_dir, versions
 from aggregator.allocate import POLICIES
 from aggregator.app import build_app, serve_http
 from aggregator.blobs import Blobs
 from aggregator.broker import BrokerUrl, open_broker
-from aggregator.config import LOOPBACK, Config, ConfigError
+from aggregator.config import LOOPBACK, Beside, Config, ConfigError
 from aggregator.coordinator import Coordinator
 from aggregator.desk import Desk
 from aggregator.feed import Feed
@@ -29,7 +30,7 @@ from aggregator.link import Link
 from aggregator.metrics import Metrics
 from aggregator.room import HoldOut, Room
 from aggregator.state_dir import Endpoint
-from aggregator.store import Fact, RoundState, Store
+from aggregator.store import MAIN, Fact, RoundState, Store
 from protocol.topics import Topics
 
 BOOT: Final = "boot"
@@ -56,17 +57,21 @@ class Service:
         self.coordinator.stop()
 
 
+Listener = Callable[[str, int, RoundState], None]
+"""Called with job, round and state after every committed transition."""
+
+
 def _nobody(*_: object) -> None:
     """Nobody listens."""
 
 
 @contextmanager
-def open_service(config: Config, *, on_transition: Callable[[int, RoundState], None] = _nobody) -> Iterator[Service]:
+def open_service(config: Config, *, on_transition: Listener = _nobody) -> Iterator[Service]:
     """An aggregator as `config` says; when the block ends, all of it is gone and the devices know.
 
     Args:
         config: what to serve.
-        on_transition: called with round and state after every committed transition.
+        on_transition: listens to rounds.
 
     Raises:
         ConfigError: the hold-out file is not usable.
@@ -77,25 +82,32 @@ def open_service(config: Config, *, on_transition: Callable[[int, RoundState], N
         StartError: the file to start from is not usable.
         PortError, BrokerError, ChildError: no broker, or no port for HTTP.
     """
-    hold_out = load_hold_out(config.holdout) if config.holdout else None
+    jobs = {MAIN: Beside(config.job, config.holdout, config.start), **config.jobs}
+    hold_outs = {name: load_hold_out(each.holdout) for name, each in jobs.items() if each.holdout}
     with ExitStack() as stack:
         stack.enter_context(state_dir.locked(config.state_dir))
         last = state_dir.read_endpoint(config.state_dir)
         store = Store(config.state_dir / state_dir.DATABASE)
         stack.callback(store.close)
         key = secret_files.server_key(config.state_dir)
-        room = Room(
-            store=store,
-            blobs=Blobs(config.state_dir / state_dir.BLOBS),
-            topics=Topics(config.fleet),
-            job=config.job,
-            server_key=key.public,
-            policy=POLICIES[config.job.allocate](),
-            hold_out=hold_out,
-            start=config.start,
-            on_transition=on_transition,
-        )
-        versions.prepare(room)
+        blobs, rooms = Blobs(config.state_dir / state_dir.BLOBS), dict[str, Room]()
+        for name, each in jobs.items():
+            room = Room(
+                store=store,
+                blobs=blobs,
+                topics=Topics(config.fleet),
+                job=each.job,
+                server_key=key.public,
+                policy=POLICIES[each.job.allocate](),
+                hold_out=hold_outs.get(name),
+                start=each.start,
+                on_transition=partial(on_transition, name),
+                name=name,
+                rooms=rooms,
+            )
+            versions.prepare(room)
+        room = rooms[MAIN]
+        placing.place_all(room)
 
         http_port = state_dir.lasting_port(config.http_host, config.http_port, last.http if last else "")
         ports.claim(
@@ -123,7 +135,8 @@ def open_service(config: Config, *, on_transition: Callable[[int, RoundState], N
             inbox=inbox,
             clock=time.time,
         )
-        room.broadcast = link.broadcast
+        for each_room in rooms.values():
+            each_room.broadcast = link.broadcast
         home = HomeAssistant(config.home_assistant, room, link.announce) if config.home_assistant else None
         coordinator = Coordinator(room, link, inbox, home.everything if home else _nobody)
         feed = Feed(boot)

@@ -2,22 +2,35 @@
 
 SQLite in WAL mode with `synchronous=FULL`: a transaction that returned is on disk. One thread writes (the
 coordinator); HTTP readers open their own sessions. Times are wall-clock seconds since 1970.
+
+Devices, tokens and what is to be sent belong to the fleet; rounds, models and updates to one of its jobs. A session of
+`Store.of(job)` sees and makes those of its job alone, so that no query can forget to ask.
 """
 
+import copy
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
-from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final, Self
 
-from sqlalchemy import JSON, Engine, ForeignKey, LargeBinary, create_engine, event, text
+from sqlalchemy import JSON, Engine, ForeignKey, ForeignKeyConstraint, LargeBinary, create_engine, event, text
 from sqlalchemy.exc import DatabaseError
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
+from sqlalchemy.orm import (
+    DeclarativeBase,
+    Mapped,
+    ORMExecuteState,
+    Session,
+    mapped_column,
+    sessionmaker,
+    with_loader_criteria,
+)
 from sqlalchemy.pool import NullPool
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+MAIN: Final = "main"
+"""The job that every fleet has."""
 
 
 class StoreError(Exception):
@@ -57,12 +70,32 @@ class Base(DeclarativeBase):
     type_annotation_map = {dict[str, Any]: JSON, list[str]: JSON, bytes: LargeBinary}  # noqa: RUF012
 
 
+class InJob:
+    """What belongs to one job; a session of another one does not see it."""
+
+    job: Mapped[str] = mapped_column(sort_order=-1)
+
+
+class NamedInJob(InJob):
+    """What is told apart within its job only: `JobSession.get` adds the job to its name."""
+
+    job: Mapped[str] = mapped_column(primary_key=True, sort_order=-1)
+
+
 class Fact(Base):
-    """Single values: boot counter, signing key, current model version, paused."""
+    """Single values: boot counter, when writing was last tried."""
 
     __tablename__ = "facts"
     name: Mapped[str] = mapped_column(primary_key=True)
     value: Mapped[bytes]
+
+
+class Pause(NamedInJob, Base):
+    """While it is there, its job opens no further round."""
+
+    __tablename__ = "pauses"
+    because: Mapped[str] = mapped_column(default="")
+    """Empty where an operator wants it."""
 
 
 class Token(Base):
@@ -105,9 +138,11 @@ class Device(Base):
     """The inputs of that decision, for `explain`."""
     retry_at: Mapped[float] = mapped_column(default=0.0)
     """No offer before this time: it declined and said when to come back."""
+    job: Mapped[str] = mapped_column(default=MAIN, index=True)
+    """The job it works for."""
 
 
-class Round(Base):
+class Round(NamedInJob, Base):
     """One round of training."""
 
     __tablename__ = "rounds"
@@ -124,12 +159,13 @@ class Round(Base):
     """What `pacing` decided and saw; empty where nothing is adapted."""
 
 
-class Task(Base):
+class Task(InJob, Base):
     """One offer to one device in one round."""
 
     __tablename__ = "tasks"
+    __table_args__ = (ForeignKeyConstraint(["job", "round"], ["rounds.job", "rounds.number"]),)
     id: Mapped[str] = mapped_column(primary_key=True)
-    round: Mapped[int] = mapped_column(ForeignKey("rounds.number"), index=True)
+    round: Mapped[int] = mapped_column(index=True)
     device: Mapped[str] = mapped_column(ForeignKey("devices.id"), index=True)
     state: Mapped[TaskState]
     precision: Mapped[str]
@@ -141,7 +177,7 @@ class Task(Base):
     note: Mapped[str] = mapped_column(default="")
 
 
-class Update(Base):
+class Update(InJob, Base):
     """The journal: every update that was judged, once. `digest` names its payload among the blobs."""
 
     __tablename__ = "updates"
@@ -164,7 +200,7 @@ class Update(Base):
     received_at: Mapped[float]
 
 
-class Energy(Base):
+class Energy(NamedInJob, Base):
     """What a round cost one device for one purpose, measured or modelled."""
 
     __tablename__ = "energies"
@@ -175,7 +211,7 @@ class Energy(Base):
     energy_mj: Mapped[float]
 
 
-class Model(Base):
+class Model(NamedInJob, Base):
     """A committed global model; version n was made by round n, version 0 by initialization."""
 
     __tablename__ = "models"
@@ -186,7 +222,7 @@ class Model(Base):
     """Which precisions it has a trained profile for."""
 
 
-class BaseStep(Base):
+class BaseStep(InJob, Base):
     """A step of the base model for one set of precisions: which payload leads from which state to which."""
 
     __tablename__ = "steps"
@@ -202,11 +238,12 @@ class BaseStep(Base):
     state_bytes: Mapped[int]
 
 
-class Export(Base):
+class Export(NamedInJob, Base):
     """An ONNX file of a model version at one precision, checked before it was written."""
 
     __tablename__ = "exports"
-    version: Mapped[int] = mapped_column(ForeignKey("models.version"), primary_key=True)
+    __table_args__ = (ForeignKeyConstraint(["job", "version"], ["models.job", "models.version"]),)
+    version: Mapped[int] = mapped_column(primary_key=True)
     precision: Mapped[str] = mapped_column(primary_key=True)
     digest: Mapped[str]
     model_bytes: Mapped[int]
@@ -215,7 +252,7 @@ class Export(Base):
     """On how many pictures it was compared with the integer reference."""
 
 
-class Outgoing(Base):
+class Outgoing(InJob, Base):
     """What must be published: written in the transaction that decided it, deleted after the broker took it."""
 
     __tablename__ = "outbox"
@@ -240,6 +277,51 @@ class RefusalCount(Base):
     count: Mapped[int]
 
 
+class JobSession(Session):
+    """A session within one job, or over the whole fleet where its `info` names none.
+
+    Reading, it sees what is `InJob` of its own job alone; writing, it marks it so. Over the whole fleet it sees all.
+    """
+
+    @property
+    def job(self) -> str | None:
+        """The job's name."""
+        name: str | None = self.info.get("job")
+        return name
+
+    def enter(self, job: str | None) -> None:
+        """Go on within a job; for who has to look at a device first."""
+        self.info["job"] = job
+
+    def get(self, entity: Any, ident: Any, **named: Any) -> Any:
+        """As usual; what is `NamedInJob` goes by the rest of its name."""
+        return super().get(entity, self._whole(entity, ident), **named)
+
+    def get_one(self, entity: Any, ident: Any, **named: Any) -> Any:
+        """As `get`, for what must be there."""
+        return super().get_one(entity, self._whole(entity, ident), **named)
+
+    def _whole(self, entity: Any, ident: Any) -> Any:
+        rest = ident if isinstance(ident, tuple) else (ident,)
+        named = self.job is not None and isinstance(entity, type) and issubclass(entity, NamedInJob)
+        return (self.job, *rest) if named and len(rest) < len(entity.__mapper__.primary_key) else ident
+
+
+@event.listens_for(JobSession, "do_orm_execute")
+def _see_own(state: ORMExecuteState) -> None:
+    job = state.session.info.get("job")
+    if job is not None and not state.is_column_load:
+        own = with_loader_criteria(InJob, lambda cls: cls.job == job, include_aliases=True)
+        state.statement = state.statement.options(own)
+
+
+@event.listens_for(JobSession, "before_attach")
+def _mark_own(session: Session, row: object) -> None:
+    job: str | None = session.info.get("job")
+    if job and isinstance(row, InJob) and not row.job:
+        row.job = job
+
+
 class StoreReader:
     """A database opened for looking only, perhaps while an aggregator runs on it; nothing in it is changed.
 
@@ -250,6 +332,7 @@ class StoreReader:
     """
 
     _advice: ClassVar = ""
+    job: str | None = None
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -275,10 +358,16 @@ class StoreReader:
             raise StoreError(f"database {self.path} has schema {version}: this version reads {SCHEMA_VERSION}")
 
     @contextmanager
-    def reading(self) -> Iterator[Session]:
+    def reading(self) -> Iterator[JobSession]:
         """A session for looking only."""
-        with Session(self.engine) as session:
+        with JobSession(self.engine, info={"job": self.job}) as session:
             yield session
+
+    def of(self, job: str | None) -> Self:
+        """The same database, of which only one job is seen, besides what is the fleet's; all of it with None."""
+        one = copy.copy(self)
+        one.job = job
+        return one
 
     def close(self) -> None:
         """Give back every connection."""
@@ -295,8 +384,11 @@ class Store(StoreReader):
     _advice = "; restore it from a backup, or move it away to start a new fleet"
 
     def __init__(self, path: Path) -> None:
-        self._shared: Session | None = None
+        self._shared = list[JobSession]()
+        """The session of `together`, while there is one; every view of a job has the same list."""
         super().__init__(path)
+        self.writer = sessionmaker(self.engine, class_=JobSession, expire_on_commit=False)
+        """Makes the sessions that change something; `changes` listens to it."""
 
     def _open(self) -> Engine:
         return _open_engine(self.path)
@@ -312,39 +404,40 @@ class Store(StoreReader):
             connection.execute(text(f"PRAGMA user_version = {SCHEMA_VERSION}"))
         Base.metadata.create_all(self.engine)
 
-    @cached_property
-    def writer(self) -> sessionmaker[Session]:
-        """Makes the sessions that change something; `changes` listens to it."""
-        return sessionmaker(self.engine, expire_on_commit=False)
-
     @contextmanager
-    def transaction(self) -> Iterator[Session]:
+    def transaction(self) -> Iterator[JobSession]:
         """A session whose changes are on disk when the block ends, or undone if it raises.
 
         Within `together` both wait for the end of that.
         """
-        if self._shared is not None:
-            yield self._shared
+        if not self._shared:
+            with self._begun() as session:
+                yield session
             return
-        with self._begun() as session:
+        (session,) = self._shared
+        before = session.job
+        session.enter(self.job)
+        try:
             yield session
+        finally:
+            session.enter(before)
 
     @contextmanager
-    def together(self) -> Iterator[Session]:
+    def together(self) -> Iterator[JobSession]:
         """Make one transaction of all those in the block: on disk when it ends, or all undone if one of them raises.
 
         A disk takes as long to make one change last as a hundred.
         """
         with self._begun() as session:
-            self._shared = session
+            self._shared.append(session)
             try:
                 yield session
             finally:
-                self._shared = None
+                self._shared.clear()
 
     @contextmanager
-    def _begun(self) -> Iterator[Session]:
-        with self.writer() as session, session.begin():
+    def _begun(self) -> Iterator[JobSession]:
+        with self.writer(info={"job": self.job}) as session, session.begin():
             yield session
 
 

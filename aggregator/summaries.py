@@ -8,10 +8,8 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from aggregator import readers
-from aggregator.changes import PAUSED
 from aggregator.room import Room
-from aggregator.rounds import BY_HAND
-from aggregator.store import Device, Energy, Export, Fact, Model, Update
+from aggregator.store import Device, Energy, Export, Model, Pause, Update
 from aggregator.views import LearningPoint, StatusView, SummaryView
 from protocol.precision import Precision
 
@@ -25,15 +23,16 @@ def status(session: Session, room: Room, broker: str) -> StatusView:
         broker: its URL, as whoever asks can reach it.
     """
     row, live = readers.newest_round(session), readers.live(session)
-    paused = session.get(Fact, PAUSED)
+    paused = session.get(Pause, ())
     return StatusView(
         fleet=room.topics.fleet,
+        job=room.name,
         architecture=room.job.architecture,
         round=row.number if row else 0,
         state=row.state if row else "",
         rounds_planned=room.job.last_round or 0,
         paused=paused is not None,
-        paused_because=paused.value.decode() if paused is not None and paused.value != BY_HAND else "",
+        paused_because=paused.because if paused is not None else "",
         model_version=readers.newest_version(session),
         devices=len(live),
         online=sum(device.status == "online" for device in live),
@@ -45,11 +44,8 @@ def status(session: Session, room: Room, broker: str) -> StatusView:
 
 def summary(session: Session) -> SummaryView:
     """Devices by state and precision, bytes against 32-bit floats, and joules."""
-    kinds = session.execute(
-        select(Device.revoked, Device.status, Device.precision, func.count()).group_by(
-            Device.revoked, Device.status, Device.precision
-        )
-    ).all()
+    columns = (Device.revoked, Device.status, Device.precision)
+    kinds = session.execute(select(*columns, func.count()).where(Device.job == session.info["job"]).group_by(*columns))
     states: Counter[str] = Counter()
     precisions: Counter[str] = Counter()
     for revoked, status, precision, count in kinds:

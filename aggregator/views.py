@@ -25,6 +25,7 @@ class DeviceView(BaseModel):
 
     id: str
     group: str = Field(description="empty for none")
+    job: str = Field(description="what it works for")
     status: str
     revoked: bool
     seen_at: float
@@ -197,10 +198,24 @@ class Live(BaseModel):
     precision: str
 
 
+class JobView(BaseModel):
+    """One of the things that the fleet is asked to learn."""
+
+    name: str
+    architecture: str
+    groups: list[str] = Field(description="of devices that work for it; empty for the main job, which has the rest")
+    rounds_planned: int = Field(description="0 for ever")
+    devices: int
+    round: int = Field(description="0 before the first")
+    state: str = Field(description="of that round; empty before the first")
+    paused: bool
+
+
 class StatusView(BaseModel):
-    """Where the fleet stands."""
+    """Where a job of the fleet stands."""
 
     fleet: str
+    job: str
     architecture: str
     round: int = Field(description="0 before the first")
     state: str = Field(description="of that round; empty before the first")

@@ -79,9 +79,9 @@ class Duty:
             self._waiting, self._hearsay_until_s = task, self._monotonic() + HEARSAY_S
 
     def on_round(self, state: RoundState) -> None:
-        """Where the fleet stands: a waiting task whose round is over is forgotten."""
+        """Where a job stands: a waiting task whose round is over is forgotten."""
         task = self._waiting
-        if task is None:
+        if task is None or state.job != task.offer.job:
             return
         if state.round == task.offer.round and state.phase in ACCEPTING:
             self._hearsay_until_s = self._monotonic()

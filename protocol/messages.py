@@ -139,11 +139,12 @@ class ServerState:
 
 @dataclass(frozen=True, slots=True)
 class RoundState:
-    """Aggregator → all, retained: where the fleet stands."""
+    """Aggregator → all, retained: where a job of the fleet stands; the main one has no name."""
 
     round: int = key(1, ROUND)
     phase: str = key(2, Text(16))
     model_version: int = key(3, ROUND)
+    job: str = key(4, Text(64), default="")
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +167,8 @@ class Offer:
     the same for all devices of a round and goes into the payload's header; so are `codec_steps`, one for each weight
     tensor, which the recipe `stosign` takes for its own. `steps` lead to the base from earlier ones; whoever holds one
     of these may take them instead of the whole. With `broadcast`, `newest` is published to all devices of this
-    `precision` as soon as every offer is out.
+    `precision` as soon as every offer is out. `job` is told apart by its name where a fleet has several; rounds are
+    counted within one.
     """
 
     task: str = key(1, TASK)
@@ -190,6 +192,7 @@ class Offer:
     steps: tuple[Step, ...] = key(19, Sequence(Record(Step), MAX_STEPS), default=())
     broadcast: bool = key(20, Flag(), default=False)
     codec_steps: tuple[float, ...] = key(21, Sequence(Real(0, 1e30), MAX_CODEC_STEPS), default=())
+    job: str = key(22, Text(64), default="")
 
     @property
     def newest(self) -> Step:

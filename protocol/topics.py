@@ -1,6 +1,6 @@
 """Topic names: who says what where. Root `bitfleet/v1/<fleet>`; one builder and one parser.
 
-    srv/state, srv/round              aggregator → all, retained
+    srv/state, srv/round, …/<job>     aggregator → all, retained
     d/<id>/state, d/<id>/birth        device → aggregator, retained
     d/<id>/tele, d/<id>/rsp/<task>    device → aggregator
     d/<id>/offer, d/<id>/rx/<task>    aggregator → device
@@ -81,10 +81,9 @@ class Topics:
         """Retained `ServerState`."""
         return f"{self.root}/srv/state"
 
-    @property
-    def round_state(self) -> str:
-        """Retained `RoundState`."""
-        return f"{self.root}/srv/round"
+    def round_state(self, job: str = "") -> str:
+        """Retained `RoundState` of a job; the main one has no name."""
+        return f"{self.root}/srv/round/{check_name(job, 'job')}" if job else f"{self.root}/srv/round"
 
     def device(self, device: str, leaf: str) -> str:
         """`d/<id>/<leaf>`, for state, birth, tele and offer."""
@@ -132,7 +131,8 @@ class Topics:
 
     def subscriptions_of_device(self, device: str) -> tuple[str, ...]:
         """What an agent listens to."""
-        return (self.server_state, self.round_state, self.device(device, "offer"), f"{self.root}/d/{device}/rx/+")
+        rounds = (self.round_state(), f"{self.root}/srv/round/+")
+        return (self.server_state, *rounds, self.device(device, "offer"), f"{self.root}/d/{device}/rx/+")
 
     def subscriptions_of_aggregator(self, shard: str) -> tuple[str, ...]:
         """What the worker of a shard listens to."""

@@ -260,6 +260,6 @@ class HandAggregator:
         """Retained, as the aggregator does on every connect."""
         self.say(TOPICS.server_state, ServerState(online, "test"), retain=True)
 
-    def say_round(self, round_: int, phase: str) -> None:
+    def say_round(self, round_: int, phase: str, job: str = "") -> None:
         """Retained."""
-        self.say(TOPICS.round_state, RoundState(round_, phase, 0), retain=True)
+        self.say(TOPICS.round_state(job), RoundState(round_, phase, 0, job), retain=True)

@@ -4,7 +4,7 @@ Nothing is faked but the broker between them (`Fleet.deliver` carries the outbox
 and the clocks.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
@@ -14,13 +14,13 @@ import numpy as np
 from sqlalchemy import select
 from strategies import SMALL
 
-from aggregator import handlers, joining, outbox, rounds, versions
+from aggregator import handlers, joining, outbox, placing, rounds, versions
 from aggregator.blobs import Blobs
 from aggregator.job import Job
 from aggregator.model import GlobalModel
 from aggregator.room import Room
 from aggregator.state_dir import BLOBS, DATABASE
-from aggregator.store import Device, RefusalCount, Round, Store, Task, Update
+from aggregator.store import MAIN, Device, RefusalCount, Round, Store, Task, Update
 from protocol.architecture import Role, Tensors
 from protocol.chunks import chunk_at, chunk_count, from_bitmap
 from protocol.codec.payload import Content, Header, decode, encode
@@ -216,27 +216,35 @@ def delta_tensors(*precisions: Precision, seed: int) -> Tensors:
 class Fleet:
     """A room in a folder as an aggregator keeps it, its devices and what happened."""
 
-    def __init__(self, folder: Path, job: Job = JOB, **surroundings: Any) -> None:
+    def __init__(
+        self, folder: Path, job: Job = JOB, jobs: Mapping[str, Job] | None = None, **surroundings: Any
+    ) -> None:
         self.folder, self.job, self.surroundings = folder, job, surroundings
+        self.jobs = {MAIN: job, **(jobs or {})}
         self.clock = Clock()
         self.handsets: dict[str, Handset] = {}
         self.transitions: list[tuple[int, str]] = []
         self.room = self._open()
 
     def _open(self) -> Room:
-        room = Room(
-            store=Store(self.folder / DATABASE),
-            blobs=Blobs(self.folder / BLOBS),
-            topics=TOPICS,
-            job=self.job,
-            server_key=SERVER_KEY.public,
-            clock=self.clock.wall,
-            monotonic=self.clock.steady,
-            on_transition=lambda number, state: self.transitions.append((number, state.value)),
-            **self.surroundings,
-        )
-        versions.prepare(room)
-        return room
+        store, blobs, rooms = Store(self.folder / DATABASE), Blobs(self.folder / BLOBS), dict[str, Room]()
+        for name, job in self.jobs.items():
+            room = Room(
+                store=store,
+                blobs=blobs,
+                topics=TOPICS,
+                job=job,
+                server_key=SERVER_KEY.public,
+                clock=self.clock.wall,
+                monotonic=self.clock.steady,
+                on_transition=lambda number, state: self.transitions.append((number, state.value)),
+                name=name,
+                rooms=rooms,
+                **self.surroundings,
+            )
+            versions.prepare(room)
+        placing.place_all(rooms[MAIN])
+        return rooms[MAIN]
 
     def restart(self) -> None:
         """The aggregator dies and comes back: only what is on disk is left, and the monotonic clock starts anew."""
@@ -262,7 +270,7 @@ class Fleet:
 
     def deliver(self) -> None:
         """Carry every row of the outbox to the device it is for."""
-        with self.room.store.transaction() as session:
+        with self.room.store.of(None).transaction() as session:
             for row in outbox.pending(session):
                 _, _, _, place, name, *_ = row.topic.split("/")
                 if place == "d" and name in self.handsets:
@@ -271,11 +279,16 @@ class Fleet:
 
     def run(self) -> None:
         """Advance and deliver until nothing moves."""
-        while rounds.advance(self.room):
+        while self.advance():
             self.deliver()
         self.deliver()
-        while rounds.advance(self.room):
+        while self.advance():
             self.deliver()
+
+    def advance(self) -> bool:
+        """One step of every job; whether one moved."""
+        moved = [rounds.advance(room) for room in self.room.rooms.values()]
+        return any(moved)
 
     def until(self, state: str) -> None:
         """Advance and deliver until the current round is in a state."""

@@ -3,14 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sqlalchemy.orm import Session
-
 from aggregator import readers
 from aggregator.page import words
 from aggregator.page.asking import ask_abort, ask_pause, ask_resume, ask_token
 from aggregator.page.frame import Page
 from aggregator.page.live import Visit
 from aggregator.page.parts import Column, box, button, card, link, say, table
+from aggregator.store import JobSession
 from aggregator.views import TokenView
 
 
@@ -22,7 +21,7 @@ class Seen:
     tokens: list[TokenView]
 
 
-def read(session: Session, visit: Visit) -> Seen:
+def read(session: JobSession, visit: Visit) -> Seen:
     """Whether rounds are paused, and which tokens are good."""
     return Seen(readers.is_paused(session), readers.token_views(session, visit.now))
 

@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy.orm import Session
-
 from aggregator import readers
 from aggregator.devices import MAINS_J_PER_DAY
 from aggregator.page import charts, words
@@ -16,6 +14,7 @@ from aggregator.page.live import Missing, Visit
 from aggregator.page.parts import Cell, Column, badge, bar, box, button, card, facts, link, say, table
 from aggregator.page.words import NOTHING
 from aggregator.paging import Window
+from aggregator.store import JobSession
 from aggregator.views import DeviceDetail, EnergyEntry, UpdateView
 
 HISTORY: Final = 60
@@ -32,7 +31,7 @@ class Seen:
     energy: list[EnergyEntry]
 
 
-def read(session: Session, visit: Visit) -> Seen:
+def read(session: JobSession, visit: Visit) -> Seen:
     """All of it."""
     name = visit.request.path_params["name"]
     device = readers.device_detail(session, name, visit.now)

@@ -3,7 +3,6 @@
 from dataclasses import dataclass, replace
 
 from nicegui import ui
-from sqlalchemy.orm import Session
 
 from aggregator import readers, summaries
 from aggregator.devices import MAINS_J_PER_DAY
@@ -14,6 +13,7 @@ from aggregator.page.overview import nobody
 from aggregator.page.parts import Cell, Column, badge, box, button, card, empty, link, say, table
 from aggregator.paging import Window
 from aggregator.readers import DeviceFilter
+from aggregator.store import JobSession
 from aggregator.views import DeviceView
 
 STEP = 50
@@ -39,7 +39,7 @@ class Seen:
     members: int
 
 
-def read(session: Session, visit: Visit) -> Seen:
+def read(session: JobSession, visit: Visit) -> Seen:
     """The devices that are meant, as many as were asked for."""
     window = Window(visit.chosen.get("shown", STEP))
     page = readers.device_views(session, window, visit.chosen.get("only", _asked(visit)))

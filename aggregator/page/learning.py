@@ -2,19 +2,18 @@
 
 from collections.abc import Callable
 
-from sqlalchemy.orm import Session
-
 from aggregator import summaries
 from aggregator.page import charts, words
 from aggregator.page.frame import Page
 from aggregator.page.live import Visit
 from aggregator.page.parts import Cell, Column, box, card, empty, say, table
+from aggregator.store import JobSession
 from aggregator.views import LearningPoint
 
 Of = Callable[[LearningPoint], float]
 
 
-def read(session: Session, _: Visit) -> list[LearningPoint]:
+def read(session: JobSession, _: Visit) -> list[LearningPoint]:
     """Every rated model."""
     return summaries.learning(session)
 

@@ -10,13 +10,13 @@ from typing import Any, Final
 from nicegui import background_tasks
 from nicegui.client import Client
 from nicegui.element import Element
-from sqlalchemy.orm import Session
 from starlette.requests import Request
 
 from aggregator.desk import Desk
 from aggregator.feed import HELLO
 from aggregator.page import parts
 from aggregator.page.sessions import User
+from aggregator.store import JobSession
 
 CALM_S: Final = 1.0
 CONNECTS_WITHIN_S: Final = 60.0
@@ -50,7 +50,7 @@ class Visit:
         return self.desk.room.clock()
 
 
-Read = Callable[[Session, Visit], Any]
+Read = Callable[[JobSession, Visit], Any]
 Show = Callable[[Visit, Any], None]
 
 

@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy.orm import Session
-
 from aggregator import readers, summaries
 from aggregator.page import words
 from aggregator.page.frame import Page
@@ -11,6 +9,7 @@ from aggregator.page.live import Visit
 from aggregator.page.parts import Cell, Column, box, button, card, empty, link, say, table
 from aggregator.paging import Window
 from aggregator.routes import API
+from aggregator.store import JobSession
 from aggregator.views import ExportView, ModelView
 
 STEP = 10
@@ -32,7 +31,7 @@ class Seen:
     more: bool
 
 
-def read(session: Session, visit: Visit) -> Seen:
+def read(session: JobSession, visit: Visit) -> Seen:
     """As many versions as were asked for."""
     page = readers.model_views(session, Window(visit.chosen.get("shown", STEP)))
     return Seen(page.rows, bool(page.next))

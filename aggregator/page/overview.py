@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy.orm import Session
-
 from aggregator import readers, summaries
 from aggregator.page import words
 from aggregator.page.frame import Page
@@ -26,7 +24,7 @@ from aggregator.page.parts import (
 )
 from aggregator.paging import Window
 from aggregator.rounds import ACCEPTING
-from aggregator.store import RoundState
+from aggregator.store import JobSession, RoundState
 from aggregator.views import LearningPoint, RoundDetail, RoundView, StatusView, SummaryView, TaskView
 
 LATEST = 5
@@ -47,7 +45,7 @@ class Seen:
     best: LearningPoint | None
 
 
-def read(session: Session, visit: Visit) -> Seen:
+def read(session: JobSession, visit: Visit) -> Seen:
     """All of it."""
     status = summaries.status(session, visit.desk.room, visit.desk.broker_for(visit.request.url.hostname or ""))
     rated = summaries.learning(session)

@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy.orm import Session
-
 from aggregator import readers
 from aggregator.page import words
 from aggregator.page.frame import Page
@@ -11,6 +9,7 @@ from aggregator.page.live import Missing, Visit
 from aggregator.page.parts import TONES, Cell, Column, badge, box, button, card, facts, legend, link, say, table
 from aggregator.page.rounds import ORDER
 from aggregator.page.words import NOTHING
+from aggregator.store import JobSession
 from aggregator.views import EnergyTotal, RoundDetail, TaskView
 
 LANES = 60
@@ -38,7 +37,7 @@ class Seen:
     shown: int
 
 
-def read(session: Session, visit: Visit) -> Seen:
+def read(session: JobSession, visit: Visit) -> Seen:
     """All of it."""
     text = visit.request.path_params["number"]
     found = readers.round_detail(session, int(text)) if text.isdecimal() and len(text) < 10 else None

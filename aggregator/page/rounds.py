@@ -2,14 +2,13 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy.orm import Session
-
 from aggregator import readers
 from aggregator.page import words
 from aggregator.page.frame import Page
 from aggregator.page.live import Visit
 from aggregator.page.parts import TONES, Cell, Column, badge, bar, box, button, card, empty, link, say, table
 from aggregator.paging import Window
+from aggregator.store import JobSession
 from aggregator.views import RoundView
 
 STEP = 25
@@ -34,7 +33,7 @@ class Seen:
     more: bool
 
 
-def read(session: Session, visit: Visit) -> Seen:
+def read(session: JobSession, visit: Visit) -> Seen:
     """As many rounds as were asked for."""
     page = readers.round_views(session, Window(visit.chosen.get("shown", STEP)), newest_first=True)
     return Seen(page.rows, bool(page.next))

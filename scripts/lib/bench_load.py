@@ -39,7 +39,7 @@ from virtual.stage import Stage
 
 from aggregator.planning import newest_round
 from aggregator.state_dir import DATABASE
-from aggregator.store import Outgoing, StoreReader
+from aggregator.store import MAIN, Outgoing, StoreReader
 
 NETWORK: Final = "resnet18:width=0.0625,stem=3x3,input=1x8x8,classes=10"
 WHOLE: Final = "resnet18:width=1,stem=3x3,input=3x32x32,classes=10"
@@ -151,7 +151,7 @@ class _Watch:
     def __post_init__(self) -> None:
         self._process = psutil.Process(self.stage.aggregator.pid)
         self._broker = self.stage.broker()
-        self._store = StoreReader(self.stage.state / DATABASE)
+        self._store = StoreReader(self.stage.state / DATABASE).of(MAIN)
 
     def take(self) -> Sample:
         """One more sample."""

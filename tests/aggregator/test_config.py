@@ -136,3 +136,42 @@ def test_a_wrong_variable_is_named() -> None:
 def test_any_table_is_read_or_refused(table: dict[str, Any]) -> None:
     with suppress(ConfigError):
         load(environment={}, overrides={"job": JOB | table})
+
+
+# --- jobs beside the main one ---
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "fleet.toml"
+    path.write_text(f'[job]\narchitecture = "{NETWORK}"\n{text}')
+    return path
+
+
+def test_jobs_beside_the_main_one_have_settings_of_their_own(tmp_path: Path) -> None:
+    path = written(
+        tmp_path,
+        f'[jobs.night]\narchitecture = "{NETWORK}"\ngroups = ["cellar"]\nrounds = 3\nholdout = "~/night.npz"\n',
+    )
+    night = load(path, environment={}).jobs["night"]
+    assert (night.job.rounds, night.job.groups, night.holdout) == (3, ("cellar",), Path.home() / "night.npz")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[jobs.night]\n", "jobs.night.architecture is missing"),
+        (f'[jobs.night]\narchitecture = "{NETWORK}"\n', "jobs.night.groups is missing"),
+        (f'[jobs.main]\narchitecture = "{NETWORK}"\ngroups = ["a"]\n', "jobs.main: expected another name"),
+        (f'[jobs.Night]\narchitecture = "{NETWORK}"\ngroups = ["a"]\n', "jobs.Night: job 'Night'"),
+        (f'[jobs.n]\narchitecture = "{NETWORK}"\ngroups = ["a"]\nround = 1\n', "did you mean jobs.n.rounds"),
+        ('groups = ["cellar"]\n', "job.groups = .'cellar'.: expected none"),
+        (
+            "".join(f'[jobs.{name}]\narchitecture = "{NETWORK}"\ngroups = ["x"]\n' for name in "ab"),
+            "jobs.b.groups: 'x' works for job a already",
+        ),
+        ("[jobs]\nnight = 1\n", "jobs = .*: expected tables"),
+    ],
+)
+def test_jobs_that_cannot_be_are_refused_by_name(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load(written(tmp_path, text), environment={})

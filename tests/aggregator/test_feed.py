@@ -16,7 +16,7 @@ from aggregator import changes, handlers
 from aggregator.app import GOODBYE_WITHIN_S, build_app, serve_http
 from aggregator.changes import Change
 from aggregator.feed import BEHIND, KEPT, Feed
-from aggregator.store import Device
+from aggregator.store import MAIN, Device
 
 WITHIN_S = 20.0
 
@@ -41,7 +41,8 @@ def test_a_round_is_told_from_joining_to_its_exports(fleet: Fleet, told: list[Ch
     assert export["precision"] == "W8A8"
     devices = [change.facts for change in told if change.kind == "device"]
     assert [device["status"] for device in devices][:1] == ["offline"]
-    assert devices[-1] == {"device": "a", "status": "online", "lifecycle": "", "progress": 0.0, "precision": "W8A8"}
+    last = {"device": "a", "status": "online", "lifecycle": "", "progress": 0.0, "precision": "W8A8", "job": MAIN}
+    assert devices[-1] == last
     json.dumps([change.facts for change in told])
 
 
@@ -58,7 +59,7 @@ def test_everybody_who_watches_is_told_once(fleet: Fleet, told: list[Change]) ->
     others: list[Change] = []
     changes.watch(fleet.room.store, others.append)
     handlers.pause(fleet.room)
-    assert told == others == [Change("fleet", {"paused": True})]
+    assert told == others == [Change("fleet", {"job": MAIN, "paused": True})]
 
 
 def test_changes_in_one_transaction_are_told_when_all_of_it_is_on_disk(fleet: Fleet, told: list[Change]) -> None:
@@ -160,7 +161,11 @@ def test_changes_are_server_sent_events_with_ids_to_resume_from(url: str, fleet:
         assert (first["event"], json.loads(first["data"])["device"]) == ("device", "a")
     handlers.pause(fleet.room)
     with stream(url, **{"Last-Event-ID": first["id"]}) as answer:
-        assert next(events(answer.iter_lines())) == {"event": "fleet", "data": '{"paused": true}', "id": "3-2"}
+        assert next(events(answer.iter_lines())) == {
+            "event": "fleet",
+            "data": '{"job": "main", "paused": true}',
+            "id": "3-2",
+        }
 
 
 def test_a_listener_does_not_hold_up_the_end(fleet: Fleet) -> None:

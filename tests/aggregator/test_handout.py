@@ -18,7 +18,7 @@ from aggregator import exports
 from aggregator.blobs import BlobReader
 from aggregator.handout import Handout, HandoutError, Selection, hand_out
 from aggregator.room import noise
-from aggregator.store import Device, Export, Model, Round, RoundState, StoreError, StoreReader
+from aggregator.store import MAIN, Device, Export, Model, Round, RoundState, StoreError, StoreReader
 from export.batch import ExportJob
 from export.cache import Cache
 from protocol.precision import Precision
@@ -34,7 +34,7 @@ def no_bar(done: int, total: int) -> None:
 def handed(
     fleet: Fleet, /, *names: str, groups: tuple[str, ...] = (), everyone: bool = False, **options: Any
 ) -> Handout:
-    reader = StoreReader(fleet.room.store.path)
+    reader = StoreReader(fleet.room.store.path).of(MAIN)
     selection = Selection(names, groups, everyone)
     options = {"progress": no_bar} | options
     return hand_out(reader, BlobReader(fleet.room.blobs.folder), selection, **options)
@@ -235,7 +235,7 @@ def test_the_command_fails_in_one_line_and_writes_the_rest(fleet: Fleet, tmp_pat
 
 
 def test_a_reader_changes_nothing_and_sees_what_a_writer_commits(fleet: Fleet) -> None:
-    reader = StoreReader(fleet.room.store.path)
+    reader = StoreReader(fleet.room.store.path).of(MAIN)
     populate(fleet, 1, "W8A8")
     with reader.reading() as session:
         assert session.get(Device, "pi-0") is not None

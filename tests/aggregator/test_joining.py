@@ -119,9 +119,9 @@ def test_a_device_comes_into_the_group_of_its_token_and_can_be_moved(fleet: Flee
     token = joining.create_token(fleet.room, uses=2, ttl_s=60.0, group="kitchen")
     for name in ("a", "b"):
         joining.join(fleet.room, device=name, public_key=KEY, token=token)
-    joining.set_group(fleet.room, "b", "garden")
+    handlers.set_group(fleet.room, "b", "garden")
     assert {row.id: row.group for row in fleet.rows(Device)} == {"a": "kitchen", "b": "garden"}
-    joining.set_group(fleet.room, "b", "")
+    handlers.set_group(fleet.room, "b", "")
     assert fleet.device("b").group == ""
 
 
@@ -139,12 +139,12 @@ def test_a_group_has_a_name_like_a_device(fleet: Fleet, group: str) -> None:
     assert refusal.value.fault is Fault.INVALID
     assert fleet.rows(Token) == []
     with pytest.raises(CommandRefused, match="group"):
-        joining.set_group(fleet.room, "a", group)
+        handlers.set_group(fleet.room, "a", group)
 
 
 def test_a_group_is_given_to_members_alone(fleet: Fleet) -> None:
     with pytest.raises(CommandRefused, match="'ghost'") as refusal:
-        joining.set_group(fleet.room, "ghost", "kitchen")
+        handlers.set_group(fleet.room, "ghost", "kitchen")
     assert refusal.value.fault is Fault.NOT_FOUND
 
 

@@ -138,13 +138,13 @@ class LinkContract:
         assert said[0].stamp < said[1].stamp < said[2].stamp
 
     def test_a_retained_row_is_there_for_who_comes_later(self, url: BrokerUrl, link: Link, inbox: Queue[Any]) -> None:
-        link.publish(row(1, TOPICS.round_state, RoundState(3, "collecting", 2), retain=True))
+        link.publish(row(1, TOPICS.round_state(), RoundState(3, "collecting", 2), retain=True))
         while link.settle(next_of(inbox, Sent)) != 1:
             pass
         with MqttClient(url, "pi") as pi:
-            pi.subscribe(TOPICS.round_state)
-            data = eventually(lambda: pi.on(TOPICS.round_state), "the retained round")[0]
-        assert opened(TOPICS.round_state, data).message == RoundState(3, "collecting", 2)
+            pi.subscribe(TOPICS.round_state())
+            data = eventually(lambda: pi.on(TOPICS.round_state()), "the retained round")[0]
+        assert opened(TOPICS.round_state(), data).message == RoundState(3, "collecting", 2)
 
     def test_it_comes_back_and_listens_again_after_the_broker_was_killed(
         self, url: BrokerUrl, link: Link, inbox: Queue[Any]

@@ -16,7 +16,7 @@ from aggregator.app import build_app, serve_http
 from aggregator.metrics import Metrics
 from aggregator.store import Export
 
-LABELS = {"state", "precision", "purpose", "source", "code", "form", "direction", "step", "le"}
+LABELS = {"job", "state", "precision", "purpose", "source", "code", "form", "direction", "step", "le"}
 PLATFORM = {"version", "implementation", "major", "minor", "patchlevel"}
 
 
@@ -46,11 +46,11 @@ def value(samples: list[Sample], name: str, **labels: str) -> float:
 
 
 def test_the_figures_are_those_of_the_store(samples: list[Sample], fleet: Fleet) -> None:
-    assert value(samples, "rounds", state="announced") == 1
+    assert value(samples, "rounds", job="main", state="announced") == 1
     assert value(samples, "updates_total", code="accepted") == 1
     assert value(samples, "devices", state="online", precision="W8A8") == 1
     assert value(samples, "devices", state="revoked", precision="undecided") == 1
-    assert (value(samples, "model_version"), value(samples, "round_number")) == (1, 1)
+    assert (value(samples, "model_version", job="main"), value(samples, "round_number", job="main")) == (1, 1)
     ((_, code),) = fleet.refusals()
     assert value(samples, "model_accuracy", precision="W8A8") == 0.9
     assert value(samples, "refused_messages_total", code=code) == 1
@@ -66,7 +66,7 @@ def test_the_figures_are_those_of_the_store(samples: list[Sample], fleet: Fleet)
 
 def test_the_figures_are_those_of_the_process(samples: list[Sample]) -> None:
     assert (value(samples, "coordinator_queue_length"), value(samples, "coordinator_lag_seconds")) == (5, 0.25)
-    assert (value(samples, "broker_connected"), value(samples, "paused")) == (1, 0)
+    assert (value(samples, "broker_connected"), value(samples, "paused", job="main")) == (1, 0)
     assert value(samples, "disk_free_bytes") > 1e6
     assert value(samples, "database_bytes") > 1e4
     for step in ("merge", "export"):

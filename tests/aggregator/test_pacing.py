@@ -8,8 +8,7 @@ from fleet import JOB, STRAIGHT, Fleet, Opener
 from aggregator import pacing
 from aggregator.job import Job
 from aggregator.rates.base import from_plain
-from aggregator.rounds import PAUSED
-from aggregator.store import Fact, Round
+from aggregator.store import Pause, Round
 from protocol.codec.recipe import Recipe
 from protocol.errors import Unsupported
 
@@ -90,7 +89,7 @@ def test_a_budget_that_is_too_small_pauses_the_fleet_and_says_so(open_fleet: Ope
     fleet.run()
     assert fleet.rows(Round) == []
     with fleet.room.store.reading() as session:
-        why = session.get_one(Fact, PAUSED).value.decode()
+        why = session.get_one(Pause, ()).because
     assert "the smallest that works is" in why
 
 

@@ -18,7 +18,7 @@ from aggregator.broker import BrokerUrl
 from aggregator.config import load
 from aggregator.desk import Desk
 from aggregator.service import broker_address
-from aggregator.store import Fact
+from aggregator.store import MAIN, Pause
 from protocol.messages import Offer
 from protocol.signing import SigningKey
 
@@ -148,7 +148,7 @@ def test_the_ledger_is_shown_whole_by_round_and_by_device(client_of: Opener, tra
 def test_a_fleet_that_paused_itself_says_why(client_of: Opener, fleet: Fleet) -> None:
     client = client_of(fleet)
     with fleet.room.store.transaction() as session:
-        session.merge(Fact(name=rounds.PAUSED, value="budget 0.1 J a round: …".encode()))
+        session.merge(Pause(job=MAIN, because="budget 0.1 J a round: …"))
     assert client.get("/api/v1/status").json()["paused_because"] == "budget 0.1 J a round: …"
     client.post("/api/v1/rounds/pause", headers=ADMIN)
     assert client.get("/api/v1/status").json()["paused_because"] == ""

@@ -322,10 +322,12 @@ def test_the_state_of_the_round_is_retained_again_after_the_broker_was_killed(tm
         eventually(lambda: not service.link.connected, "the link to break")
         assert service.link.wait(30)
         with MqttClient(url, "late") as late:
-            late.subscribe(TOPICS.round_state)
-            data = eventually(lambda: late.on(TOPICS.round_state), "the retained round")[-1]
+            late.subscribe(TOPICS.round_state())
+            data = eventually(lambda: late.on(TOPICS.round_state()), "the retained round")[-1]
     key = VerifyKey(bytes.fromhex(service.endpoint.server_key))
-    assert open_envelope(data, topic=TOPICS.round_state, key_of=lambda _: key).message == RoundState(1, "collecting", 0)
+    assert open_envelope(data, topic=TOPICS.round_state(), key_of=lambda _: key).message == RoundState(
+        1, "collecting", 0
+    )
 
 
 def test_a_hold_out_has_pictures_and_perhaps_labels(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from aggregator.store import RoundState
 def main() -> None:
     config, schedule = Path(sys.argv[1]), Path(sys.argv[2])
 
-    def die_as_told(number: int, state: RoundState) -> None:
+    def die_as_told(_: str, number: int, state: RoundState) -> None:
         first, *rest = [*schedule.read_text().splitlines(), ""]
         if first == f"{number}:{state}":
             schedule.write_text("\n".join(rest))

@@ -311,6 +311,7 @@ def test_killed_in_any_state_it_delivers_the_same_bytes_once(
     trained_before = device.states.count(Lifecycle.TRAINING)
     uploaded = state in {Lifecycle.UPLOADING, Lifecycle.AWAIT_RECEIPT}
     assert device.pending() == ([offer.task] if uploaded else [])
+    hand.say_round(9, "announced", "night")  # BF-090: another job's rounds say nothing of this task
     hand.say_round(1, "collecting")
     with device.running():
         manifest, _ = hand.take_upload()

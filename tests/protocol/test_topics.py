@@ -101,7 +101,7 @@ def test_the_subscriptions_cover_what_the_other_side_publishes() -> None:
     )
     for topic in upward:
         assert any(matches(p, topic) for p in TOPICS.subscriptions_of_aggregator("s0"))
-    downward = (TOPICS.server_state, TOPICS.round_state, TOPICS.device("pi", "offer"), TOPICS.receipt("pi", "t"))
+    downward = (TOPICS.server_state, TOPICS.round_state(), TOPICS.device("pi", "offer"), TOPICS.receipt("pi", "t"))
     for topic in downward:
         assert any(matches(p, topic) for p in TOPICS.subscriptions_of_device("pi"))
         assert not any(matches(p, topic) for p in TOPICS.subscriptions_of_aggregator("s0"))

@@ -24,7 +24,7 @@ from aggregator.blobs import BlobReader
 from aggregator.merge import PartialSum
 from aggregator.model import GlobalModel
 from aggregator.state_dir import BLOBS, DATABASE
-from aggregator.store import Model, StoreReader, Update
+from aggregator.store import MAIN, Model, StoreReader, Update
 from protocol.codec.payload import read as read_payload
 from protocol.errors import Refusal
 from protocol.messages import Outcome
@@ -65,7 +65,7 @@ def judge(events: Sequence[Event], state: Path) -> Verdict:
     """
     sent, latencies_s, faults = _sent(events), list[float](), list[str]()
     receipts = _receipts(events, sent, latencies_s, faults)
-    store = StoreReader(state / DATABASE)
+    store = StoreReader(state / DATABASE).of(MAIN)
     try:
         with store.reading() as session:
             journal = {row.task: row for row in session.scalars(select(Update))}

@@ -119,7 +119,7 @@ class VirtualAgent:
 
     def on_message(self, topic: str, data: bytes, now_s: float) -> Iterator[Outgoing]:
         """Answer a message."""
-        if topic == self.topics.round_state:
+        if topic == self.topics.round_state():
             return  # for people; nothing follows from it
         yield from self.on_opened(self._open(topic, data), now_s)
 
