@@ -131,6 +131,21 @@ def serve(
     log_format: Annotated[
         str | None, typer.Option(help="How the log is written: text, or json, a line an object.", show_default="text")
     ] = None,
+    merge: Annotated[
+        str | None,
+        typer.Option(
+            help="How updates are merged: mean, or so that devices which lie do little: clip:median, median,"
+            " trimmed:0.3, krum:0.3, multi-krum:0.3, clip:median+trimmed:0.3, …",
+            show_default="mean",
+        ),
+    ] = None,
+    quarantine: Annotated[
+        str | None,
+        typer.Option(
+            help="off, or k/m such as 3/5: who gave cause for doubt in k of its last m rounds is asked no more.",
+            show_default="off",
+        ),
+    ] = None,
 ) -> None:
     """Run the aggregator until it is stopped.
 
@@ -164,6 +179,8 @@ def serve(
                 "downlink": downlink,
                 "rates": rates,
                 "rounds": rounds,
+                "merge": merge,
+                "quarantine": quarantine,
             },
         },
     )
@@ -322,6 +339,27 @@ def _joules(text: str | None) -> float | None:
 def revoke(device: DeviceArgument, state: StateOption, url: UrlOption = None) -> None:
     """Shut a device out for good."""
     _client(url, state).post(f"/devices/{quote(device, '')}/revoke")
+
+
+@app.command()
+def quarantine(
+    device: DeviceArgument,
+    *,
+    reason: Annotated[str, typer.Option(help="Why, for whoever asks later.")],
+    state: StateOption,
+    url: UrlOption = None,
+) -> None:
+    """Ask a device no more until it is released; it keeps its model. What spoke against one is told by explain.
+
+    [bold]bitfleet-aggregator quarantine pi-kitchen --reason 'lens is broken'[/bold]
+    """
+    _client(url, state).post(f"/devices/{quote(device, '')}/quarantine", {"reason": reason})
+
+
+@app.command()
+def release(device: DeviceArgument, state: StateOption, url: UrlOption = None) -> None:
+    """Ask a device in quarantine again; what it did before counts no more."""
+    _client(url, state).post(f"/devices/{quote(device, '')}/release")
 
 
 @app.command()

@@ -98,7 +98,7 @@ def available(session: Session, job: Job, now: float) -> list[Device]:
 
 def _ready(device: Device, now: float) -> bool:
     wait_s = device.retry_at - now
-    return device.status == Status.ONLINE and not 0 < wait_s <= MAX_RETRY_S
+    return device.status == Status.ONLINE and not device.quarantined and not 0 < wait_s <= MAX_RETRY_S
 
 
 def _able(device: Device, job: Job) -> bool:

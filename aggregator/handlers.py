@@ -14,7 +14,19 @@ from typing import Any
 from sqlalchemy import select, tuple_
 from sqlalchemy.orm import Session
 
-from aggregator import assignment, devices, exports, ingest, outbox, placing, planning, refusals, rounds, versions
+from aggregator import (
+    assignment,
+    devices,
+    exports,
+    ingest,
+    outbox,
+    placing,
+    planning,
+    quarantine,
+    refusals,
+    rounds,
+    versions,
+)
 from aggregator.faults import CommandRefused, Fault
 from aggregator.joining import check_group
 from aggregator.room import Room
@@ -133,7 +145,7 @@ def _on_birth(session: Session, room: Room, device: Device, birth: Birth) -> Non
         return
     if not device.decision or _plain(devices.facts(device.birth)) != before:
         _assign(session, room, device)
-    if returned:
+    if returned and not device.quarantined:
         planning.offer_again(session, room, device)
     exports.offer_model(session, room, device)
 
@@ -216,6 +228,33 @@ def revoke(room: Room, device: str) -> None:
         room = _room_of(session, room, member)
         planning.miss(session, device)
     room.uploads.drop(device)
+
+
+def shut_out(room: Room, device: str, reason: str) -> None:
+    """Put a device into quarantine until it is released: it is asked no more, and what it sends is refused.
+
+    What of it waits to be merged is left out. It keeps its model.
+
+    Raises:
+        CommandRefused: NOT_FOUND device; INVALID reason.
+    """
+    if not reason.strip():
+        raise CommandRefused(Fault.INVALID, "reason of a quarantine is empty: expected why, for whoever asks later")
+    with room.store.transaction() as session:
+        quarantine.shut_out(session, room, _member(session, device), reason)
+
+
+def release(room: Room, device: str) -> None:
+    """Ask a device again; what it did before counts no more.
+
+    Raises:
+        CommandRefused: NOT_FOUND device; CONFLICT, it is not in quarantine.
+    """
+    with room.store.transaction() as session:
+        member = _member(session, device)
+        if not member.quarantined:
+            raise CommandRefused(Fault.CONFLICT, f"device {device!r} is not in quarantine")
+        quarantine.let_in(member, room.clock())
 
 
 def _member(session: Session, device: str) -> Device:

@@ -8,18 +8,18 @@ again gets the same one. An accepted update is a blob first, then a row, a task 
 transaction: killed anywhere in between, the device sends again and nothing is counted twice.
 """
 
-import math
 from typing import Final
 
 import numpy as np
 from sqlalchemy.orm import Session
 
-from aggregator import ledger, outbox, refusals
+from aggregator import ledger, outbox, quarantine, refusals
 from aggregator.merge import MergeError, check_headroom
 from aggregator.planning import codec_seed, offer_of
+from aggregator.robust.clipping import whole_norm
 from aggregator.room import Room
 from aggregator.rounds import ACCEPTING
-from aggregator.store import Round, Task, TaskState, Update
+from aggregator.store import Device, Round, Task, TaskState, Update
 from aggregator.uploads import Upload
 from protocol.codec.payload import CodedPayload, Content, fp32_bytes, read, read_header
 from protocol.codec.recipe import Recipe
@@ -43,6 +43,7 @@ def on_manifest(session: Session, room: Room, device: str, manifest: Manifest) -
     if _answer_again(session, room, task, manifest):
         return
     _require_open(session, task)
+    _require_trusted(session, task.device)
     ledger.check(manifest)
     try:
         _check_size(room, task, manifest)
@@ -111,6 +112,12 @@ def _require_open(session: Session, task: Task) -> None:
         raise RemoteProtocolError(f"task {task.id} was declined: {task.note}", Refusal.UNKNOWN_TASK)
 
 
+def _require_trusted(session: Session, name: str) -> None:
+    device = session.get_one(Device, name)
+    if device.quarantined:
+        raise RemoteProtocolError(f"device {name} is in quarantine: {device.quarantined}", Refusal.QUARANTINED)
+
+
 def _check_size(room: Room, task: Task, manifest: Manifest) -> None:
     network = room.job.network
     values = sum(spec.size for spec in network.tensors(*parse_several(task.precision)))
@@ -160,7 +167,7 @@ def _checked(room: Room, task: Task, manifest: Manifest, data: bytes) -> CodedPa
     _require(header.content.name.lower(), expected.name.lower(), "content", Refusal.MALFORMED)
     payload = read(data)
     _require_steps(task, payload)
-    norm = _norm(payload)
+    norm = whole_norm(payload)
     if not norm <= room.job.norm_limit:
         raise RemoteProtocolError(
             f"norm of the update is {norm:g}: expected at most {room.job.norm_limit:g}", Refusal.NORM
@@ -190,14 +197,10 @@ def _require_steps(task: Task, payload: CodedPayload) -> None:
             )
 
 
-def _norm(payload: CodedPayload) -> float:
-    """Euclidean norm of all deltas together; moments are no deltas."""
-    return math.hypot(payload.deltas.norm(), *(coded.norm() for coded in payload.weights.values()))
-
-
 def _accept(session: Session, room: Room, task: Task, manifest: Manifest, payload: CodedPayload) -> None:
     verdict = _verdict(room, task, manifest)
     verdict.accepted, verdict.fp32_bytes = True, fp32_bytes(payload.header)
+    verdict.norm = whole_norm(payload)
     task.state = TaskState.ACCEPTED
     session.add(verdict)
     ledger.book_update(session, room, task, manifest)
@@ -212,6 +215,7 @@ def _refuse(session: Session, room: Room, task: Task, manifest: Manifest, error:
     ledger.book_update(session, room, task, manifest)
     refusals.count(session, task.device, error.refusal)
     _receipt(session, room, verdict)
+    quarantine.judge(session, room, session.get_one(Device, task.device))
 
 
 def _verdict(room: Room, task: Task, manifest: Manifest) -> Update:

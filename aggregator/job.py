@@ -7,7 +7,9 @@ from typing import Final
 
 from aggregator.allocate.rules import POLICIES
 from aggregator.downlink import Downlink
-from aggregator.rates import FIXED, policy
+from aggregator.rates import BY_STEPS, FIXED, policy
+from aggregator.robust import MEAN, Merging
+from aggregator.strikes import OFF, Strikes
 from export.arithmetic import require_supported
 from export.errors import ExportError
 from protocol import networks
@@ -18,6 +20,8 @@ from protocol.method import DEFAULT_METHOD, Method
 from protocol.precision import MAX_PROFILES, Precision
 
 DEFAULT_PRECISIONS: Final = (Precision(8, 8), Precision(4, 8), Precision(2, 8), Precision(1, 8))
+NORM_LIMIT: Final = 1e4
+"""Far above any honest update, and far below what the sums of a merge hold."""
 EXPORTABLE: Final = frozenset({"fp32", "qat", "oqfl", "mqat"})
 """Methods whose networks compute as the exported files do; `fbq` and `apqn` are for simulations."""
 
@@ -56,6 +60,10 @@ class Job:
         rates: who decides on recipe and downlink, round by round (`aggregator.rates`); `fixed` leaves them as they are.
         distance_km: of devices from their station, for energy on the air where nobody measured it (`protocol.channel`).
         groups: of devices that work for this job; the main one names none and has all that no other asks for.
+        merge: how updates are merged (`aggregator.robust`): `mean`, or a rule that bears devices which lie.
+        quarantine: `off`, or k/m: a device that gave cause in k of its last m rounds is asked no more
+            (`aggregator.quarantine`).
+        quarantine_rest_s: how long, before it is asked again on probation; 0 until an operator releases it.
         vote: whether weights move by the majority's sign instead of the average, for updates of one bit a weight.
 
     Raises:
@@ -80,7 +88,7 @@ class Job:
     calibrate_first: bool = True
     calibrate_last: bool = False
     seed: int = 0
-    norm_limit: float = 1e4
+    norm_limit: float = NORM_LIMIT
     vote: bool = False
     allocate: str = "program"
     recipes: tuple[str, ...] = ()
@@ -92,6 +100,9 @@ class Job:
     rates: str = FIXED
     distance_km: float = USUAL_KM
     groups: tuple[str, ...] = ()
+    merge: str = MEAN
+    quarantine: str = OFF
+    quarantine_rest_s: float = 0.0
 
     def __post_init__(self) -> None:
         nested = self.network.nested
@@ -120,6 +131,7 @@ class Job:
         _check("extension_s", self.extension_s, 0 < self.extension_s <= 1e9, "above 0 seconds, at most 1e9")
         _check("seed", self.seed, 0 <= self.seed < 1 << 63, "0 to 2^63 - 1")
         self._check_allocation()
+        self._check_merging()
         policy(self.rates, self.recipe, self.downlink)
         lone = self.rates == FIXED or not (self.vote or self.recipes)
         _check("rates", self.rates, lone, "fixed with a vote or several recipes")
@@ -137,6 +149,25 @@ class Job:
         for name in ("rounds_per_day", "fleet_j_per_day", "fleet_uplink_bytes"):
             _check(name, getattr(self, name), 0 <= getattr(self, name) <= 1e15, "0 (none) to 1e15")
         _check("min_per_precision", self.min_per_precision, self.min_per_precision >= 0, "0 or more")
+
+    def _check_merging(self) -> None:
+        for name, parse in (("merge", Merging.parse), ("quarantine", Strikes.parse)):
+            try:
+                parse(getattr(self, name))
+            except ValueError as error:
+                raise ValueError(f"job {name} = {getattr(self, name)!r}: {error}") from error
+        merging = Merging.parse(self.merge)
+        for recipe in self.all_recipes:
+            objection = merging.objection(Recipe.parse(recipe))
+            _check("merge", self.merge, not objection, f"mean, a clip or Krum: {objection}")
+        steps = merging.coordinates is not None and self.rates.partition(":")[0] in BY_STEPS
+        _check(
+            "merge", self.merge, not steps, f"mean, a clip or Krum with rates {self.rates}, in whose steps most is 0"
+        )
+        _check("merge", self.merge, merging.is_plain or not self.vote, "mean with a vote")
+        _check("quarantine_rest_s", self.quarantine_rest_s, 0 <= self.quarantine_rest_s <= 1e9, "0 to 1e9 seconds")
+        enough = self.min_devices >= merging.least
+        _check("min_devices", self.min_devices, enough, f"{merging.least} or more with merge {merging}")
 
     @property
     def all_recipes(self) -> tuple[str, ...]:

@@ -9,11 +9,13 @@ from typing import Any
 from sqlalchemy import ColumnElement, exists, func, select
 from sqlalchemy.orm import Session
 
+from aggregator import quarantine
 from aggregator.joining import token_name
 from aggregator.paging import ALL, Page, Window, page_of
 from aggregator.room import Room
 from aggregator.store import Device, Energy, Export, JobSession, Model, Pause, RefusalCount, Round, Task, Token, Update
 from aggregator.views import (
+    Cause,
     DeviceDetail,
     DeviceView,
     EnergyEntry,
@@ -23,6 +25,7 @@ from aggregator.views import (
     JobView,
     Live,
     ModelView,
+    Quarantine,
     Receipt,
     RoundDetail,
     RoundView,
@@ -97,6 +100,7 @@ def device_detail(session: JobSession, name: str, now: float) -> DeviceDetail | 
         spent_in_a_day_mj=spent_in_a_day_mj(session, name, now),
         receipts=[Receipt.model_validate(update, from_attributes=True) for update in session.scalars(newest)],
         refusals={count.refusal: count.count for count in counts},
+        quarantine=_quarantine(session, row),
     )
 
 
@@ -263,6 +267,7 @@ def _device(row: Device) -> dict[str, Any]:
         "job": row.job,
         "status": row.status,
         "revoked": row.revoked,
+        "quarantined": row.quarantined,
         "seen_at": row.seen_at,
         "joined_at": row.joined_at,
         "precision": row.precision,
@@ -276,6 +281,17 @@ def _device(row: Device) -> dict[str, Any]:
         "received_bytes": telemetry.get("received_bytes", 0),
         "model_version": telemetry.get("model_version", 0),
     }
+
+
+def _quarantine(session: Session, row: Device) -> Quarantine:
+    given = quarantine.causes(session, row.id)[-RECEIPTS_SHOWN:]
+    return Quarantine(
+        reason=row.quarantined,
+        since=row.quarantined_at,
+        until=row.quarantined_until,
+        on_probation=row.on_probation,
+        causes=[Cause.model_validate(cause, from_attributes=True) for cause in given],
+    )
 
 
 def _round(session: Session, row: Round) -> dict[str, Any]:

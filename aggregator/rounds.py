@@ -20,18 +20,18 @@ from typing import Final
 from sqlalchemy import distinct, func, select
 from sqlalchemy.orm import Session
 
-from aggregator import assignment, broadcast, devices, exports, ledger, outbox, pacing, planning, versions
+from aggregator import assignment, broadcast, devices, exports, ledger, outbox, pacing, planning, quarantine, versions
 from aggregator.blobs import BlobError
 from aggregator.coding import Coding
-from aggregator.merge import MergeError, PartialSum
+from aggregator.merge import MergeError
+from aggregator.merging import merge_journal
 from aggregator.model import GlobalModel, ModelError
 from aggregator.planning import OPEN_TASKS, newest_round, remaining_s, tasks_of
-from aggregator.rates.base import BudgetError, Reach, Spreads
+from aggregator.rates.base import BudgetError
 from aggregator.room import Room
-from aggregator.store import Model, Pause, Round, RoundState, Task, TaskState, Update
+from aggregator.store import Device, Model, Pause, Round, RoundState, Task, TaskState, Update
 from export.errors import ExportError
 from protocol import messages
-from protocol.codec.payload import read
 from protocol.errors import RemoteProtocolError
 
 log = logging.getLogger(__name__)
@@ -117,6 +117,7 @@ def _announce_state(session: Session, room: Room, current: Round) -> None:
 def _plan(room: Room, last: Round | None) -> bool:
     """Open the next round, if it is time and enough devices are there."""
     number = 1 if last is None else last.number + 1
+    quarantine.let_in_rested(room)
     with room.store.reading() as session:
         if session.get(Pause, ()) or planning.is_over(session, room) or _resting(room, last):
             return False
@@ -276,7 +277,7 @@ def _merge(room: Room, current: Round) -> bool:
     """MERGING → VALIDATING: the base and every accepted update of the journal make the candidate."""
     try:
         with room.timed("merge"):
-            candidate, spreads = merge_journal(room, current)
+            candidate, spreads, doubts = merge_journal(room, current)
     except (BlobError, ModelError, MergeError, RemoteProtocolError) as error:
         abort(room, current.number, f"merging failed: {error}")
         return True
@@ -284,26 +285,11 @@ def _merge(room: Room, current: Round) -> bool:
     with _move(room, current.number, RoundState.VALIDATING) as (session, moved):
         moved.candidate = digest
         moved.coding = pacing.with_updates(session, room, moved, spreads)
+        for task, doubt in doubts.items():
+            update = session.get_one(Update, task)
+            update.doubt = doubt
+            quarantine.judge(session, room, session.get_one(Device, update.device))
     return True
-
-
-def merge_journal(room: Room, current: Round) -> tuple[GlobalModel, Spreads]:
-    """Merge the accepted updates of a round, no more in memory than are added up together.
-
-    Returns:
-        The candidate, and how far the updates reach where that is asked for.
-    """
-    with room.store.reading() as session:
-        base = versions.load(room, session.get_one(Model, current.base_version))
-        rows = select(Update.digest, Update.samples).where(Update.round == current.number, Update.accepted)
-        journal = session.execute(rows.order_by(Update.task)).all()
-    total, reach = PartialSum(base.architecture, vote=room.job.vote), Reach()
-    for digest, samples in journal:
-        update = read(room.blobs.get(digest))
-        total.add(update, samples)
-        if current.coding:
-            reach.add(update)
-    return total.finish(base), reach.mean
 
 
 def _validate(room: Room, current: Round) -> bool:

@@ -370,6 +370,18 @@ def revoke(desk: TheDesk, name: DeviceName) -> None:
     desk.command(handlers.revoke, name)
 
 
+@writing.post("/devices/{name}/quarantine", status_code=HTTPStatus.NO_CONTENT, responses=MISSING)
+def shut_out(desk: TheDesk, name: DeviceName, body: views.QuarantineRequest) -> None:
+    """Ask a device no more until it is released; it keeps its model."""
+    desk.command(handlers.shut_out, name, body.reason)
+
+
+@writing.post("/devices/{name}/release", status_code=HTTPStatus.NO_CONTENT, responses=MISSING)
+def release(desk: TheDesk, name: DeviceName) -> None:
+    """Ask a device again; what it did before counts no more."""
+    desk.command(handlers.release, name)
+
+
 @writing.post("/rounds/abort", responses=MISSING)
 def abort(desk: JobDesk) -> views.RoundAnswer:
     """Give up the current round."""

@@ -140,6 +140,15 @@ class Device(Base):
     """No offer before this time: it declined and said when to come back."""
     job: Mapped[str] = mapped_column(default=MAIN, index=True)
     """The job it works for."""
+    quarantined: Mapped[str] = mapped_column(default="")
+    """Why it is asked no more; empty while it is."""
+    quarantined_at: Mapped[float] = mapped_column(default=0.0)
+    quarantined_until: Mapped[float] = mapped_column(default=0.0)
+    """0 until an operator releases it."""
+    released_at: Mapped[float] = mapped_column(default=0.0)
+    """What it did before counts no more."""
+    on_probation: Mapped[bool] = mapped_column(default=False)
+    """Time alone let it in again."""
 
 
 class Round(NamedInJob, Base):
@@ -198,6 +207,10 @@ class Update(InJob, Base):
     energy_mj: Mapped[float]
     energy_source: Mapped[str]
     received_at: Mapped[float]
+    norm: Mapped[float] = mapped_column(default=0.0)
+    """Euclidean norm of its deltas; 0 where it was refused before that was known."""
+    doubt: Mapped[str] = mapped_column(default="")
+    """How it stood out when its round was merged, in a sentence; empty where it did not."""
 
 
 class Energy(NamedInJob, Base):

@@ -39,7 +39,7 @@ def devices(answer: list[Json]) -> RenderableType:
         table.add_row(
             device["id"],
             device["group"],
-            "revoked" if device["revoked"] else device["status"],
+            _standing(device),
             _ago(device["seen_at"]),
             device["precision"],
             str(device["model_version"]),
@@ -137,7 +137,15 @@ def explanation(device: Json) -> RenderableType:
             ", ".join(need.get("exceeds", [])),
         )
     lines = [f"[bold]{device['id']}[/bold] runs {device['precision']}: {escape(device['reason'])}", *_part(decision)]
+    lines += _doubts(device["quarantine"])
     return Group(*lines, table)
+
+
+def _doubts(quarantine: Json) -> list[str]:
+    """Whether it is asked to train, and what spoke against it, the newest last."""
+    shut_out = f"[red]in quarantine: {escape(quarantine['reason'])}[/red]"
+    causes = [f"round {cause['round']}: {escape(cause['reason'])}" for cause in quarantine["causes"][-5:]]
+    return [*([shut_out] if quarantine["reason"] else []), *causes]
 
 
 def _part(decision: Json) -> list[str]:
@@ -178,6 +186,12 @@ def _budget(device: Json) -> str:
     if budget is None:
         budget = device["stated_j_per_day"] or MAINS_J_PER_DAY
     return "mains" if budget >= MAINS_J_PER_DAY else f"{budget:g}"
+
+
+def _standing(device: Json) -> str:
+    if device["revoked"]:
+        return "revoked"
+    return f"{device['status']}, quarantined" if device["quarantined"] else device["status"]
 
 
 def _ago(second: float) -> str:

@@ -28,6 +28,7 @@ class DeviceView(BaseModel):
     job: str = Field(description="what it works for")
     status: str
     revoked: bool
+    quarantined: str = Field(description="why it is not asked to train; empty while it is")
     seen_at: float
     joined_at: float
     precision: str
@@ -44,6 +45,26 @@ class DeviceView(BaseModel):
     model_version: int
 
 
+class Cause(BaseModel):
+    """Why one update gave cause for doubt."""
+
+    round: int
+    task: str
+    reason: str
+
+
+class Quarantine(BaseModel):
+    """Whether a device is asked to train, and what spoke against it."""
+
+    reason: str = Field(description="why it is asked no more; empty while it is")
+    since: float = Field(description="0 if it never was in quarantine")
+    until: float = Field(description="0 until an operator releases it")
+    on_probation: bool = Field(description="time alone let it in again: one more cause within the window is enough")
+    causes: list[Cause] = Field(
+        description="refused updates that no trainer makes, and those that stood out; newest last"
+    )
+
+
 class DeviceDetail(DeviceView):
     """One device with everything known of it."""
 
@@ -58,6 +79,7 @@ class DeviceDetail(DeviceView):
     spent_in_a_day_mj: float = Field(description="by the ledger, for rounds opened in the last 24 hours")
     receipts: list[Receipt]
     refusals: dict[str, int] = Field(description="how often each stable code was given")
+    quarantine: Quarantine
 
 
 class TaskView(BaseModel):
@@ -142,6 +164,8 @@ class UpdateView(BaseModel):
     energy_mj: float
     energy_source: str
     received_at: float
+    norm: float = Field(description="Euclidean norm of its deltas; 0 where it was refused before that was known")
+    doubt: str = Field(description="how it stood out when its round was merged; empty where it did not")
 
 
 class ExportView(BaseModel):
@@ -296,6 +320,12 @@ class BudgetRequest(BaseModel):
     """An energy budget; null gives the device back its own, 0 is 0 and reported as what nothing fits, 1e12 is mains."""
 
     joules_per_day: float | None = Field(ge=0, le=1e12, allow_inf_nan=False)
+
+
+class QuarantineRequest(BaseModel):
+    """Why a device is asked no more."""
+
+    reason: str = Field(min_length=1, max_length=400)
 
 
 class RoundAnswer(BaseModel):

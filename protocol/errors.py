@@ -29,6 +29,7 @@ class Refusal(StrEnum):
     LATE = "late"
     NOT_FINITE = "not-finite"
     NORM = "norm"
+    QUARANTINED = "quarantined"
 
 
 class ProtocolError(Exception):

@@ -153,14 +153,14 @@ class PartialSum:
         base_N = np.concatenate([base[spec.name].reshape(-1) for spec in specs])
         moved_N, total_N = np.empty_like(base_N), self.deltas[profile].settled().astype(np.float64)
         self._kernel.move(moved_N, base_N, total_N, samples * 2.0**DELTA_BITS)
-        return _parted(specs, moved_N)
+        return parted(specs, moved_N)
 
     def _pooled(self, segment: Segment, precision: str) -> Tensors:
         mean_C, variance_C = self.moments[precision].pooled(self.pictures_of[precision])
         moments_N = np.empty(2 * mean_C.size, dtype=np.float32)
         mean_at, variance_at = segment.moments
         moments_N[mean_at], moments_N[variance_at] = mean_C, variance_C
-        return _parted(segment.specs, moments_N)
+        return parted(segment.specs, moments_N)
 
     def _deltas_of(self, profile: str, count: int) -> TensorSum:
         if profile not in self.deltas:
@@ -246,7 +246,7 @@ def _shared_layout(architecture: str) -> Layout:
     return layout_of(architecture, str(FP32), whole=False, shared=True)
 
 
-def _parted(specs: Sequence[TensorSpec], values_N: Float32) -> Tensors:
+def parted(specs: Sequence[TensorSpec], values_N: Float32) -> Tensors:
     """Tensors that lie one after the other, by their names within their profile."""
     ends = np.cumsum([spec.size for spec in specs])[:-1]
     parts = np.split(values_N, ends)

@@ -27,6 +27,8 @@ from aggregator.rates.fixed import Fixed
 from protocol.errors import Unsupported
 
 FIXED: Final = "fixed"
+BY_STEPS: Final = frozenset({"feddq", "best"})
+"""Policies whose updates are whole steps, most of them none."""
 _FORM: Final = re.compile(r"(?P<name>[a-z-]+)(:(?P<number>\d*\.?\d+(e-?\d+)?))?(?P<coder>\+rc)?")
 _MAX_LEVELS: Final = 255
 

@@ -5,6 +5,7 @@
     scripts/simulate --preset fedzip                        updates as FedZip sends them
     scripts/simulate --tier f2 --recipe ef+sign             fifty uneven devices, one bit a weight on the way up
     scripts/simulate --method mqat --precision W8A8+W4A8+W1A8 --json many.json
+    scripts/simulate --attack sign-flip:4:0.3 --merge trimmed:0.3      three of the ten send -4 times what they learned
     scripts/simulate --method fp32 --evaluate fp32,W8A8,W4A8,W1A8      quantized after training
 
 An interrupted command goes on where it was when it is given again.
@@ -98,6 +99,20 @@ def simulate(
             " dadaquant:LEVELS, fedaq:JOULES or best:JOULES a round; +rc adds an entropy coder."
         ),
     ] = None,
+    merge: Annotated[
+        str | None,
+        typer.Option(
+            help="How updates are merged: mean, clip:NORM or clip:median, median, trimmed:SHARE, krum:F or"
+            " multi-krum:F, or clip:… + one of these."
+        ),
+    ] = None,
+    attack: Annotated[
+        str | None,
+        typer.Option(
+            help="What a share of the devices do instead: sign-flip:0.3, sign-flip:4:0.3, scale:10:0.3,"
+            " gaussian:0.1:0.3, label-flip:0.3 or nan:0.1."
+        ),
+    ] = None,
     evaluate: Annotated[
         str | None,
         typer.Option(
@@ -158,6 +173,8 @@ def simulate(
         "vote": vote,
         "downlink": downlink or chosen.get("downlink"),
         "rates": rates or chosen.get("rates"),
+        "merge": merge,
+        "attack": attack,
         "evaluate": tuple(evaluate.split(",")) if evaluate else None,
         "last": last,
         "judged": judged,

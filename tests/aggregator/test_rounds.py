@@ -223,7 +223,7 @@ def test_a_candidate_that_is_not_finite_aborts_the_round(fleet: Fleet) -> None:
     fleet.run()
     fleet.handsets["a"].deliver_update()
     fleet.until("validating")
-    candidate, _ = rounds.merge_journal(fleet.room, fleet.rows(Round)[0])
+    candidate = rounds.merge_journal(fleet.room, fleet.rows(Round)[0]).candidate
     candidate.shared["classifier.bias"][:] = float("nan")
     broken = fleet.room.blobs.put(candidate.to_bytes())
     with fleet.room.store.transaction() as session:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from edge.data import Dataset
 from edge.training.task import Progress, TrainingResult, TrainingTask
 from edge.training.trainer import train
+from protocol import networks
 from protocol.architecture import Tensors
 from protocol.codec.feedback import encode_with_feedback
 from protocol.codec.payload import Content, Header, Payload, decode, encode, header_seed
@@ -74,8 +75,9 @@ def learn(order: Order, residual: Tensors, steps: Sequence[float] = ()) -> Updat
     seed = header_seed(recipe, seed_of(setup.seed, order.number, "codec"))
     header = replace(base.header, recipe=str(recipe), content=Content.DELTA, pictures=0, seed=seed)
     rng = generator(setup.seed, order.number, f"rounding {order.device}")
-    payload, residual = encode_with_feedback(header, result.tensors, residual, rng, steps)
-    return Update(payload, result.report.samples, result.report.loss, residual)
+    attack = setup.attack_of(order.device)
+    payload, residual = encode_with_feedback(header, attack.tensors(result.tensors, rng), residual, rng, steps)
+    return Update(attack.payload(payload), result.report.samples, result.report.loss, residual)
 
 
 def measure(order: Order) -> Update:
@@ -91,7 +93,9 @@ def measure(order: Order) -> Update:
     drawn = pictures.take(rng.permutation(len(pictures))[: setup.calibration_pictures])
     result = _train(order, base, drawn, epochs=0, moment_pictures=None)
     header = _calibration_header(base.header, setup.recipe, result.report.samples)
-    return Update(encode(header, result.tensors, rng), result.report.samples, result.report.loss, {})
+    attack = setup.attack_of(order.device)
+    payload = attack.payload(encode(header, attack.tensors(result.tensors, rng), rng))
+    return Update(payload, result.report.samples, result.report.loss, {})
 
 
 def _calibration_header(base: Header, recipe: str, pictures: int) -> Header:
@@ -102,7 +106,8 @@ def _calibration_header(base: Header, recipe: str, pictures: int) -> Header:
 
 def _pictures(order: Order) -> Dataset:
     deal = gather(order.setup)
-    return deal.train.take(deal.parts[order.device])
+    pictures, classes = deal.train.take(deal.parts[order.device]), networks.parse(order.setup.network).classes
+    return order.setup.attack_of(order.device).pictures(pictures, classes)
 
 
 def _train(

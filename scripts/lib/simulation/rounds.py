@@ -7,22 +7,17 @@ Training goes on from the merged model. What is judged is a copy that the same d
 product's last round does (`aggregator.job.Job.calibrate_last`).
 """
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
-from aggregator.merge import MergeError, PartialSum
 from aggregator.model import GlobalModel
-from aggregator.rates.base import BudgetError, Rates, Reach, Spreads, spreads_of_model
+from aggregator.rates.base import BudgetError, Rates, Spreads, spreads_of_model
 from aggregator.steps import announced
-from edge.training.task import TrainerError
 from export.errors import ExportError
 from protocol import networks
 from protocol.architecture import Tensors
 from protocol.codec.feedback import aged
-from protocol.codec.payload import read
 from protocol.codec.recipe import Recipe
-from protocol.errors import ProtocolError
 from protocol.method import Method
 from protocol.precision import MAX_PROFILES, Precision
 from simulation import device, judge
@@ -31,12 +26,10 @@ from simulation.crew import Crew
 from simulation.device import Order, Update
 from simulation.downlink import lowered, whole
 from simulation.errors import SimulationError
+from simulation.merging import merged
 from simulation.rates import decide, spent_mj
 from simulation.seeds import generator
 from simulation.setup import Setup
-
-Answer = tuple[int, Future[Update]]
-"""A device, and what it will send."""
 
 
 def start(setup: Setup) -> State:
@@ -71,20 +64,15 @@ def learn(setup: Setup, state: State, crew: Crew, tick: Callable[[], None]) -> S
     ]
     for _, answer in answers:
         answer.add_done_callback(lambda _: tick())
-    merged, reach, updates = _merged(state.model.architecture, answers, number, vote=setup.vote)
-    model = merged.finish(state.model)
-    sent_bytes = {index: len(update.payload) for index, update in zip(devices, updates, strict=True)}
-    residuals = {
-        index: Residual(number, update.residual)
-        for index, update in zip(devices, updates, strict=True)
-        if update.residual
-    }
+    model, reach, updates = merged(setup, state.model, answers, number)
+    sent_bytes = {index: len(update.payload) for index, update in updates.items()}
+    residuals = {index: Residual(number, update.residual) for index, update in updates.items() if update.residual}
     return replace(
         state,
         model=model,
         steps=announced(state.model, model) if Recipe.parse(setup.recipe).takes_steps else (),
         residuals={**state.residuals, **residuals},
-        loss=(*state.loss, sum(update.loss * update.samples for update in updates) / merged.samples),
+        loss=(*state.loss, _loss(updates.values(), state.loss)),
         up_bytes=(*state.up_bytes, sum(sent_bytes.values())),
         down_bytes=(*state.down_bytes, fetched.total_bytes),
         chain=chain,
@@ -132,8 +120,10 @@ def calibrated(setup: Setup, model: GlobalModel, number: int, crew: Crew) -> tup
         for index in sampled(setup, number)
     ]
     answers = [(order.device, crew.submit(device.measure, order)) for order in orders]
-    merged, _, updates = _merged(model.architecture, answers, number)
-    return merged.finish(model), sum(len(update.payload) for update in updates)
+    measured, _, updates = merged(setup, model, answers, number)
+    for precision in wanted:  # whom nobody could measure is judged as it is
+        measured = measured.with_profile(precision)
+    return measured, sum(len(update.payload) for update in updates.values())
 
 
 def sampled(setup: Setup, number: int) -> list[int]:
@@ -160,20 +150,8 @@ def _parts(precisions: Sequence[Precision]) -> list[Sequence[Precision]]:
     return [precisions[start : start + MAX_PROFILES] for start in range(0, len(precisions), MAX_PROFILES)]
 
 
-def _merged(
-    architecture: str, answers: Sequence[Answer], number: int, *, vote: bool = False
-) -> tuple[PartialSum, Reach, list[Update]]:
-    """All updates added up, how far they reach, and each, in the order of `answers`."""
-    merged, reach, updates = PartialSum(architecture, vote=vote), Reach(), list[Update]()
-    for index, answer in answers:
-        try:
-            update = answer.result()
-            payload = read(update.payload)
-            merged.add(payload, update.samples)
-            reach.add(payload)
-        except (TrainerError, ProtocolError, MergeError) as error:
-            for _, rest in answers:
-                rest.cancel()
-            raise SimulationError(f"round {number}, device {index}: {error}") from error
-        updates.append(update)
-    return merged, reach, updates
+def _loss(updates: Iterable[Update], before: Sequence[float]) -> float:
+    """Mean over the pictures of a round; that of the round before where nobody delivered."""
+    pairs = [(update.loss, update.samples) for update in updates]
+    samples = sum(count for _, count in pairs)
+    return sum(loss * count for loss, count in pairs) / samples if samples else before[-1] if before else 0.0

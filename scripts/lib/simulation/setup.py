@@ -2,16 +2,18 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from aggregator.downlink import Downlink
 from aggregator.rates import FIXED, policy
+from aggregator.robust import MEAN, Merging
 from protocol import networks
 from protocol.codec.recipe import Recipe
 from protocol.method import Method
 from protocol.precision import Precision, parse_several
+from simulation.attack import Attack
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ class Setup:
         augment: whether pictures are shifted by a few pixels, as agents do.
         recipe: how updates are coded.
         downlink: how the base model is coded (`aggregator.downlink`).
+        merge: how updates are merged (`aggregator.robust`).
+        attack: what a share of the devices do instead of what they are told (`simulation.attack`); empty for nothing.
         rates: who decides on both, round by round (`aggregator.rates`); `fixed` leaves them as they are.
         evaluate: precisions at which the global model is judged.
         last: in how many of the last rounds; their mean is the accuracy of the run.
@@ -67,6 +71,8 @@ class Setup:
     judged: int = 0
     vote: bool = False
     rates: str = FIXED
+    merge: str = MEAN
+    attack: str = ""
 
     def __post_init__(self) -> None:
         networks.parse(self.network)
@@ -82,6 +88,11 @@ class Setup:
         _check(
             "vote", self.vote, Recipe.parse(self.recipe).is_one_bit or not self.vote, "false, or recipe sign or stosign"
         )
+        _checked("merge", self.merge, Merging.parse)
+        _checked("attack", self.attack, Attack.parse)
+        objection = Merging.parse(self.merge).objection(Recipe.parse(self.recipe))
+        _check("merge", self.merge, not objection, f"mean, a clip or Krum: {objection}")
+        _check("merge", self.merge, self.merge == MEAN or not self.vote, "mean with a vote")
         _check("judged", self.judged, 0 <= self.judged <= self.rounds, f"0 to the number of rounds, {self.rounds}")
         _check("devices", self.devices, self.devices >= 1, "1 or more")
         _check("sampled", self.sampled, 1 <= self.sampled <= self.devices, f"1 to the devices, {self.devices}")
@@ -92,13 +103,20 @@ class Setup:
 
     @property
     def digest(self) -> str:
-        """Names the run: twelve hex digits of everything above."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
+        """Names the run: twelve hex digits of everything above; what came later counts where it is used."""
+        later = {"merge": MEAN, "attack": ""}
+        fields = {name: value for name, value in asdict(self).items() if value != later.get(name)}
+        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
     def judged_rounds(self) -> int:
         """How many of the last rounds are judged."""
         return max(self.last, self.judged)
+
+    def attack_of(self, device: int) -> Attack:
+        """What a device does; nothing, if it is honest."""
+        attack = Attack.parse(self.attack)
+        return attack if device in attack.attackers(self.seed, self.devices) else Attack()
 
     @property
     def precisions(self) -> tuple[Precision, ...]:
@@ -154,6 +172,13 @@ class Outcome:
         setup = dict(fields.pop("setup"))
         setup["evaluate"] = tuple(setup["evaluate"])
         return cls(Setup(**setup), **fields)
+
+
+def _checked(name: str, value: str, parse: Callable[[str], object]) -> None:
+    try:
+        parse(value)
+    except ValueError as error:
+        raise ValueError(f"setup {name} = {value!r}: {error}") from error
 
 
 def _check(name: str, value: object, good: bool, expected: str) -> None:
