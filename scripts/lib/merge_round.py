@@ -55,12 +55,12 @@ def main() -> None:
     (case,) = (case for case in CASES if case.name == name)
     base = base_of(architecture)
     Path("/proc/self/clear_refs").write_text("5")  # the peak is now what is held now (man 5 proc)
-    before_mb = _peak_mb()
+    before_mb = peak_mb()
     merged(base, case, (Path(file).read_bytes() for file in itertools.cycle(files)), int(updates))
-    print(_peak_mb() - before_mb)
+    print(peak_mb() - before_mb)
 
 
-def _peak_mb() -> float:
+def peak_mb() -> float:
     """Of this process alone; what `getrusage` says begins with the peak of its parent."""
     (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
     return int(line.split()[1]) * 1024 / 1e6

@@ -37,14 +37,19 @@ class Series:
 def curves(series: Sequence[Series], ticks: Sequence[str], x: str, y: str) -> str:
     """A line through the means, and a band from the smallest to the largest, over ticks at equal distances."""
     figure, axes = _page(x, y)
-    for line, colour in zip(series, cycle(COLOURS)):
-        places = [place for place, tick in enumerate(ticks) if line.points.get(tick)]
-        values = [line.points[ticks[place]] for place in places]
-        style = "--" if line.dashed else "-"
-        axes.plot(places, list(map(fmean, values)), style, marker="o", markersize=4, color=colour, label=line.label)
-        axes.fill_between(places, list(map(min, values)), list(map(max, values)), color=colour, alpha=0.15, linewidth=0)
-    axes.set_xticks(range(len(ticks)), ticks)
+    _curves(axes, series, ticks)
     axes.legend(frameon=False)
+    return svg(figure)
+
+
+def curves_beside(sides: Mapping[str, Sequence[Series]], ticks: Sequence[str], x: str, y: str) -> str:
+    """The same beside one another, each under its title, on one scale with one legend."""
+    figure = Figure(figsize=(2.6 * len(sides) + 1.2, 3.4), layout="constrained")
+    for axes, (title, series) in zip(figure.subplots(1, len(sides), sharey=True), sides.items(), strict=True):
+        _dress(axes, x, y if title == next(iter(sides)) else "")
+        axes.set_title(title, fontsize=9, color=INK)
+        _curves(axes, series, ticks)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=8)
     return svg(figure)
 
 
@@ -129,12 +134,26 @@ def _levels(axes: Any, counts: Mapping[float, int]) -> None:
     axes.spines["bottom"].set_color(GRID)
 
 
+def _curves(axes: Any, series: Sequence[Series], ticks: Sequence[str]) -> None:
+    for line, colour in zip(series, cycle(COLOURS)):
+        places = [place for place, tick in enumerate(ticks) if line.points.get(tick)]
+        values = [line.points[ticks[place]] for place in places]
+        style = "--" if line.dashed else "-"
+        axes.plot(places, list(map(fmean, values)), style, marker="o", markersize=4, color=colour, label=line.label)
+        axes.fill_between(places, list(map(min, values)), list(map(max, values)), color=colour, alpha=0.15, linewidth=0)
+    axes.set_xticks(range(len(ticks)), ticks)
+
+
 def _page(x: str, y: str) -> tuple[Figure, Any]:
     figure = Figure(figsize=(6.4, 3.8), layout="constrained")
     axes = figure.subplots()
+    _dress(axes, x, y)
+    return figure, axes
+
+
+def _dress(axes: Any, x: str, y: str) -> None:
     axes.set_xlabel(x, color=MUTED)
     axes.set_ylabel(y, color=MUTED)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
-    return figure, axes
