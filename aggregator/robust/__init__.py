@@ -5,7 +5,7 @@
 What each rule bears and needs: `rules`, `clipping`. How they are spelled: `spelling`.
 """
 
-from aggregator.robust.settle import Entry, Settled, settle
+from aggregator.robust.settling import Entry, Settled, settle
 from aggregator.robust.spelling import EXPECTED, MEAN, Merging
 
 __all__ = ["EXPECTED", "MEAN", "Entry", "Merging", "Settled", "settle"]

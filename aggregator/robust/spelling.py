@@ -91,8 +91,8 @@ class Merging:
 
     @property
     def least(self) -> int:
-        """Updates without which the rule does not hold."""
-        return 1 if self.selection is None else 2 * int(self.amount) + 3
+        """Updates without which the rule does not hold, where it names a number of attackers; else 1."""
+        return 2 * int(self.amount) + 3 if self.selection is not None and self.amount >= 1 else 1
 
     def objection(self, recipe: Recipe) -> str:
         """Why updates of this recipe cannot be merged so; empty if they can."""

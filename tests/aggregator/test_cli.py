@@ -30,7 +30,7 @@ from export.weights import load_weights
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = ["serve", "token", "tokens", "group", "status", "devices", "rounds", "energy", "models", "export", "explain"]
-COMMANDS += ["mixed", "budget", "revoke", "pause", "resume", "abort"]
+COMMANDS += ["mixed", "budget", "revoke", "quarantine", "release", "pause", "resume", "abort"]
 
 
 def run_at_once(run: Callable[[], Any], patience_s: float = 0.0) -> Any:
@@ -202,12 +202,18 @@ def test_steering_changes_what_is_shown(state: Path, fleet: Fleet) -> None:
     assert "paused" in said(state, "status")
     said(state, "resume")
     assert told(state, "status")["paused"] is False
+    said(state, "quarantine", "pi-1", "--reason", "lens is broken")
+    assert "quarantined" in said(state, "devices")
+    assert "in quarantine: lens is broken" in said(state, "explain", "pi-1")
+    said(state, "release", "pi-1")
+    assert told(state, "explain", "pi-1")["quarantine"]["reason"] == ""
     said(state, "revoke", "pi-2")
     assert "revoked" in said(state, "devices")
 
 
 def test_a_refusal_is_one_line(state: Path) -> None:
     assert failed("abort", "--state", str(state)).startswith("error: no round is running")
+    assert failed("release", "pi-1", "--state", str(state)) == "error: device 'pi-1' is not in quarantine"
     assert failed("explain", "nobody", "--state", str(state)) == "error: device 'nobody' is not known"
     assert failed("explain", "../x", "--state", str(state)).startswith("error: ")
     assert "admin-token" in failed("devices", BITFLEET_STATE=str(state), BITFLEET_TOKEN="wrong")

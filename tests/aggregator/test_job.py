@@ -116,3 +116,30 @@ def test_a_vote_is_for_updates_of_one_bit(recipe: str) -> None:
     assert replace(JOB, recipe="ef+sign", vote=True).vote
     with pytest.raises(ValueError, match=r"job vote = True: expected false with recipe"):
         replace(JOB, recipe=recipe, vote=True)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"merge": "average"}, "job merge = 'average': expected mean, clip:NORM"),
+        (
+            {"merge": "median", "recipe": "ef+stc:0.01"},
+            r"job merge = 'median': .* most values of ef\+stc:0.01 are zero",
+        ),
+        ({"merge": "trimmed:0.2", "recipe": "fp32", "recipes": ("topk:0.1",)}, "most values of topk:0.1 are zero"),
+        ({"merge": "median", "rates": "best:0.1"}, "mean, a clip or Krum with rates best:0.1"),
+        ({"merge": "clip:median", "vote": True}, "expected mean with a vote"),
+        ({"merge": "krum:2", "min_devices": 6}, "job min_devices = 6: expected 7 or more with merge krum:2"),
+        ({"quarantine": "1/3"}, "job quarantine = '1/3': expected off, or k/m"),
+        ({"quarantine_rest_s": -1.0}, "job quarantine_rest_s = -1.0"),
+    ],
+)
+def test_ways_of_merging_that_do_not_work_are_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(JOB, **given)
+
+
+@pytest.mark.parametrize("merge", ["mean", "clip:median", "median", "trimmed:0.3", "multi-krum:0.3", "clip:1+krum:1"])
+@pytest.mark.parametrize("recipe", ["ef+sign", "stosign", "eden:1", "fp32", "uniform:4+rc"])
+def test_every_rule_goes_with_every_recipe_that_sends_all_values(merge: str, recipe: str) -> None:
+    assert replace(JOB, merge=merge, recipe=recipe, min_devices=5).merge == merge

@@ -254,6 +254,8 @@ WRITES = [
     ("POST", "tokens", {}),
     ("PUT", "devices/pi-1/budget", {"joules_per_day": 5}),
     ("POST", "devices/pi-1/revoke", None),
+    ("POST", "devices/pi-1/quarantine", {"reason": "lens is broken"}),
+    ("POST", "devices/pi-1/release", None),
     ("POST", "rounds/abort", None),
     ("POST", "rounds/pause", None),
     ("POST", "rounds/resume", None),
@@ -311,6 +313,22 @@ def test_a_budget_changes_the_precision_and_null_gives_back_the_devices_own(clie
 def test_an_impossible_budget_is_refused(client_of: Opener, trained: Fleet, value: Any) -> None:
     answer = client_of(trained).put("/api/v1/devices/pi-1/budget", json={"joules_per_day": value}, headers=ADMIN)
     is_problem(answer, 422, "joules_per_day")
+
+
+def test_a_device_in_quarantine_is_shown_with_its_reason(client_of: Opener, trained: Fleet) -> None:
+    client = client_of(trained)
+    place = "/api/v1/devices/pi-2"
+    assert client.post(f"{place}/quarantine", json={"reason": "lens is broken"}, headers=ADMIN).status_code == 204
+    shown = client.get(place).json()
+    assert shown["quarantined"] == shown["quarantine"]["reason"] == "lens is broken"
+    assert shown["quarantine"]["since"] > 0
+    assert client.post(f"{place}/release", headers=ADMIN).status_code == 204
+    assert client.get(place).json()["quarantined"] == ""
+    is_problem(client.post(f"{place}/release", headers=ADMIN), 409, "not in quarantine")
+    is_problem(client.post(f"{place}/quarantine", json={"reason": ""}, headers=ADMIN), 422, "reason")
+    (update,) = [row for row in client.get("/api/v1/updates").json() if row["device"] == "pi-2"]
+    assert update["norm"] > 0
+    assert update["doubt"] == ""
 
 
 def test_a_revoked_device_is_shown_as_such(client_of: Opener, trained: Fleet) -> None:

@@ -120,6 +120,7 @@ FILES: Final[Files] = {
     "tables/messages.json": messages,
     "tables/messages-2.json": messages,  # with Birth.max_latency_ms
     "tables/refusals.json": refusals,
+    "tables/refusals-2.json": refusals,  # with quarantined
     **{f"tables/networks/{name}.json": partial(family, name) for name in FAMILIES},
     "tables/networks/binary18-2.json": partial(family, "binary18"),  # with stem 3x3s2
     "tables/networks/zero.json": zero,

@@ -11,7 +11,7 @@ from aggregator.merge import MergeError
 from aggregator.robust import Merging
 from aggregator.robust.clipping import factors, weights
 from aggregator.robust.rules import Krum, Median, TrimmedMean, count_of
-from aggregator.robust.settle import squares_of
+from aggregator.robust.settling import squares_of
 from protocol.codec.recipe import Recipe
 
 Values = npt.NDArray[np.float32]
