@@ -76,7 +76,9 @@ def let_in(device: Device, now: float, *, on_probation: bool = False) -> None:
 
 
 def let_in_rested(room: Room) -> None:
-    """Let in every device whose time is over, on probation."""
+    """Let in every device whose time is over, on probation; asked on every turn, so it looks only where time counts."""
+    if not room.job.quarantine_rest_s:
+        return
     now = room.clock()
     over = select(Device).where(Device.quarantined != "", Device.quarantined_until > 0, Device.quarantined_until <= now)
     with room.store.reading() as session:

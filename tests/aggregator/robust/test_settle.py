@@ -208,8 +208,8 @@ def test_a_spool_has_no_name_while_it_is_there(tmp_path: Path) -> None:
 def test_memory_does_not_grow_with_the_number_of_devices(
     way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """200 updates of 180,000 weights are 140 MB at full precision; they are read half a megabyte at a time."""
-    monkeypatch.setattr(spool, "SLICE_BYTES", 1 << 19)
+    """200 updates of 180,000 weights are 140 MB at full precision; they are read a megabyte at a time."""
+    monkeypatch.setattr(spool, "SLICE_BYTES", 1 << 20)
     network = networks.parse("resnet18:width=0.125,stem=3x3,input=3x32x32,classes=10")
     base = GlobalModel.fresh(network.spec, seed=0)
     header = Header(network.spec, "sign", "fp32", Content.DELTA, 0)
@@ -233,4 +233,4 @@ def test_memory_does_not_grow_with_the_number_of_devices(
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 6 * size + 6 * spool.SLICE_BYTES
-    assert 200 * size > 8 * peak
+    assert 200 * size > 6 * peak
