@@ -62,15 +62,15 @@ class Lesson:
 @pytest.fixture(scope="module")
 def lesson() -> Lesson:
     fresh = GlobalModel.fresh(SMALL.spec, JOB.seed)
-    first = learned(fresh, device_pictures(0, 1, 2), 4, 0)
+    first = learned(fresh, device_pictures(*range(HONEST)), 4, 0)
     total = PartialSum(SMALL.spec)
     header = Header(SMALL.spec, "fp32", str(W8A8), Content.DELTA, PICTURES)
     total.add(read(encode(header, first, np.random.default_rng(0))), 1)
     base = total.finish(fresh)
     flip = Attack("label-flip")
     pictures = [device_pictures(index) for index in range(HONEST + LIARS)]
-    honest = [learned(base, each, 1, seed) for seed, each in enumerate(pictures)]
-    wrong = [learned(base, flip.pictures(each, SMALL.classes), 1, seed) for seed, each in enumerate(pictures[HONEST:])]
+    honest = [learned(base, each, 2, seed) for seed, each in enumerate(pictures)]
+    wrong = [learned(base, flip.pictures(each, SMALL.classes), 2, seed) for seed, each in enumerate(pictures[HONEST:])]
     return Lesson(base, honest, wrong)
 
 
@@ -117,14 +117,24 @@ def pull(fleet: Fleet, lesson: Lesson, attack: Attack) -> float:
     return along / whole
 
 
-@pytest.mark.parametrize(("text", "most"), [("sign-flip:4:0.3", 0.15), ("scale:10:0.3", 0.1), ("label-flip:0.3", 0.27)])
+BOTH = ("clip:median+trimmed:0.3", "multi-krum:0.3")
+
+
+@pytest.mark.parametrize(
+    ("text", "ways", "most"),
+    [
+        ("sign-flip:4:0.3", BOTH, 0.15),
+        ("scale:10:0.3", BOTH, 0.1),
+        ("label-flip:0.3", BOTH[1:], 0.15),  # value by value, what wrong labels teach is hardly unusual
+    ],
+)
 def test_liars_draw_the_mean_to_them_and_a_robust_rule_hardly(
-    text: str, most: float, lesson: Lesson, open_fleet: Opener, tmp_path: Path
+    text: str, ways: tuple[str, ...], most: float, lesson: Lesson, open_fleet: Opener, tmp_path: Path
 ) -> None:
     attack = Attack.parse(text)
     plain = attacked(open_fleet, lesson, tmp_path, attack)
     assert pull(plain, lesson, attack) == pytest.approx(0.3, abs=1e-4)
-    for way in ("clip:median+trimmed:0.3", "multi-krum:0.3"):
+    for way in ways:
         drawn = pull(attacked(open_fleet, lesson, tmp_path, attack, merge=way), lesson, attack)
         assert abs(drawn) < most, way
 
