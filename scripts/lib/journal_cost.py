@@ -17,6 +17,7 @@ from aggregator import handlers, outbox, planning, rounds, versions
 from aggregator.blobs import Blobs
 from aggregator.job import Job
 from aggregator.joining import create_token, join
+from aggregator.merging import merge_journal
 from aggregator.room import Room
 from aggregator.state_dir import BLOBS, DATABASE
 from aggregator.store import Model, Store
@@ -57,7 +58,7 @@ def journal_cost(architecture: str, updates: int, recipe: str = DEFAULT_RECIPE) 
                 current = planning.newest_round(session)
             assert current is not None
             begin_ns = time.process_time_ns()
-            rounds.merge_journal(room, current)
+            merge_journal(room, current)
             merge_ms = (time.process_time_ns() - begin_ns) / 1e6
         finally:
             room.store.close()

@@ -6,6 +6,7 @@ import pytest
 from fleet import JOB, STRAIGHT, Fleet, Opener, collecting
 
 from aggregator import handlers, outbox, rounds
+from aggregator.merging import merge_journal
 from aggregator.rounds import MOVES, IllegalMove
 from aggregator.store import Export, Round, RoundState, Task
 from export.errors import CheckFailed
@@ -223,7 +224,7 @@ def test_a_candidate_that_is_not_finite_aborts_the_round(fleet: Fleet) -> None:
     fleet.run()
     fleet.handsets["a"].deliver_update()
     fleet.until("validating")
-    candidate = rounds.merge_journal(fleet.room, fleet.rows(Round)[0]).candidate
+    candidate = merge_journal(fleet.room, fleet.rows(Round)[0]).candidate
     candidate.shared["classifier.bias"][:] = float("nan")
     broken = fleet.room.blobs.put(candidate.to_bytes())
     with fleet.room.store.transaction() as session:
