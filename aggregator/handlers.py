@@ -238,7 +238,7 @@ def shut_out(room: Room, device: str, reason: str) -> None:
     Raises:
         CommandRefused: NOT_FOUND device; INVALID reason.
     """
-    if not reason.strip():
+    if not reason:
         raise CommandRefused(Fault.INVALID, "reason of a quarantine is empty: expected why, for whoever asks later")
     with room.store.transaction() as session:
         quarantine.shut_out(session, room, _member(session, device), reason)
