@@ -241,7 +241,8 @@ def shut_out(room: Room, device: str, reason: str) -> None:
     if not reason:
         raise CommandRefused(Fault.INVALID, "reason of a quarantine is empty: expected why, for whoever asks later")
     with room.store.transaction() as session:
-        quarantine.shut_out(session, room, _member(session, device), reason)
+        member = _member(session, device)
+        quarantine.shut_out(session, _room_of(session, room, member), member, reason)
 
 
 def release(room: Room, device: str) -> None:

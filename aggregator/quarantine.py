@@ -12,9 +12,9 @@ from typing import Final
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
-from aggregator.planning import OPEN_TASKS
+from aggregator import planning
 from aggregator.room import Room
-from aggregator.store import Device, Task, TaskState, Update
+from aggregator.store import Device, Update
 from aggregator.strikes import Strikes
 from protocol.errors import Refusal
 
@@ -63,9 +63,7 @@ def shut_out(session: Session, room: Room, device: Device, reason: str, *, rest_
     now = room.clock()
     device.quarantined, device.quarantined_at = reason[:400], now
     device.quarantined_until = now + rest_s if rest_s else 0.0
-    mine = select(Task).where(Task.device == device.id, Task.state.in_(OPEN_TASKS))
-    for task in session.scalars(mine):
-        task.state = TaskState.MISSED
+    planning.miss(session, device.id)
     room.uploads.drop(device.id)
 
 
@@ -76,11 +74,15 @@ def let_in(device: Device, now: float, *, on_probation: bool = False) -> None:
 
 
 def let_in_rested(room: Room) -> None:
-    """Let in every device whose time is over, on probation; asked on every turn, so it looks only where time counts."""
+    """Let in every device of the job whose time is over, on probation.
+
+    Called on every turn, so it looks only where time counts.
+    """
     if not room.job.quarantine_rest_s:
         return
     now = room.clock()
-    over = select(Device).where(Device.quarantined != "", Device.quarantined_until > 0, Device.quarantined_until <= now)
+    rested = Device.quarantined_until.between(1, now)
+    over = select(Device).where(Device.job == room.name, Device.quarantined != "", rested)
     with room.store.reading() as session:
         if session.scalars(over).first() is None:
             return
