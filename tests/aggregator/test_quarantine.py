@@ -47,7 +47,7 @@ def invited(fleet: Fleet) -> set[str]:
 
 def detail(fleet: Fleet, name: str) -> Any:
     with fleet.room.store.reading() as session:
-        return readers.device_detail(session, name)
+        return readers.device_detail(session, name, fleet.clock.wall())
 
 
 def test_one_accident_is_forgiven_and_two_of_three_are_not(open_fleet: Opener) -> None:
