@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import sys
+import webbrowser
 from dataclasses import asdict
 from math import inf
 from pathlib import Path
@@ -194,13 +195,24 @@ def _run(settings: Config) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: service.stop())
         log = logging.getLogger("bitfleet.aggregator")
-        log.info("fleet %s: HTTP at %s, broker at %s", settings.fleet, service.endpoint.http, service.endpoint.broker)
+        what = "page and API" if settings.page else "API"
+        log.info(
+            "fleet %s: %s at %s, broker at %s", settings.fleet, what, service.endpoint.http, service.endpoint.broker
+        )
         service.run()
         log.info("fleet %s: stopping", settings.fleet)
 
 
 for command in (token, tokens, group):
     app.command()(command)
+
+
+@app.command("open")
+def open_page(state: StateOption, url: UrlOption = None) -> None:
+    """Say where the web page is, and show it where there is a browser."""
+    address = _client(url, state).url
+    print(address)
+    webbrowser.open(address)
 
 
 @app.command()

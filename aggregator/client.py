@@ -25,12 +25,12 @@ class Client:
     """One aggregator.
 
     Args:
-        url: its HTTP door.
+        url: its HTTP door, where the page is too.
         token: the administrator's token, or nothing.
     """
 
     def __init__(self, url: str, token: str = "") -> None:
-        self._url = url.rstrip("/")
+        self.url = url.rstrip("/")
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._pool = urllib3.PoolManager(timeout=TIMEOUT_S, retries=False)
 
@@ -105,7 +105,7 @@ class Client:
         try:
             return json.loads(answer.data) if answer.data else None
         except ValueError as error:
-            raise ClientError(f"{self._url} did not answer with JSON: is this an aggregator?") from error
+            raise ClientError(f"{self.url} did not answer with JSON: is this an aggregator?") from error
 
     def _request(self, method: str, path: str, body: Mapping[str, Any] | None) -> urllib3.BaseHTTPResponse:
         headers = dict(self._headers)
@@ -113,10 +113,10 @@ class Client:
         if body is not None:
             headers["Content-Type"], data = "application/json", json.dumps(body).encode()
         try:
-            answer = self._pool.request(method, f"{self._url}{API}{path}", body=data, headers=headers)
+            answer = self._pool.request(method, f"{self.url}{API}{path}", body=data, headers=headers)
         except urllib3.exceptions.HTTPError as error:
             raise ClientError(
-                f"no aggregator answers at {self._url}: start one with 'bitfleet-aggregator serve', or give --url"
+                f"no aggregator answers at {self.url}: start one with 'bitfleet-aggregator serve', or give --url"
             ) from error
         if answer.status >= 400:
             raise ClientError(_complaint(answer))

@@ -7,6 +7,7 @@ from typing import Any, Protocol, TypeVar
 
 from prometheus_client import CollectorRegistry
 
+from aggregator.config import LOOPBACK
 from aggregator.feed import Feed
 from aggregator.room import Room
 
@@ -44,6 +45,14 @@ class Desk:
     broker_for: Callable[[str], str]
     feed: Feed = field(default_factory=lambda: Feed(0))
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+
+    def reads_freely(self, host: str) -> bool:
+        """Whether whoever reached this door under `host` may read without a token.
+
+        A page of another site can make its own name lead to this machine, and would then read as if it were here; it
+        cannot make its name `localhost`.
+        """
+        return self.open_reads and host in LOOPBACK
 
     def admits(self, token: str) -> bool:
         """Whether `token` is the administrator's; takes as long for a near miss as for a wild guess."""

@@ -61,9 +61,9 @@ def may_write(desk: TheDesk, authorization: Bearer = "") -> None:
         )
 
 
-def may_read(desk: TheDesk, authorization: Bearer = "") -> None:
+def may_read(desk: TheDesk, request: Request, authorization: Bearer = "") -> None:
     """As `may_write`, unless reading is open."""
-    if not desk.open_reads:
+    if not desk.reads_freely(request.url.hostname or ""):
         may_write(desk, authorization)
 
 

@@ -62,6 +62,11 @@ def summary(session: Session) -> SummaryView:
     )
 
 
+def groups(session: Session) -> list[str]:
+    """Every group that a device belongs to."""
+    return sorted(session.scalars(select(Device.group).where(Device.group != "").distinct()))
+
+
 def learning(session: Session) -> list[LearningPoint]:
     """Every rated export in the order of versions, with what the fleet had sent and spent until then."""
     sent = _until(session, Update.round, func.sum(Update.payload_bytes), Update.accepted)

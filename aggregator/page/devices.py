@@ -56,11 +56,14 @@ def controls(visit: Visit) -> None:
     """Fields to filter by; they stay while the list changes."""
     only = visit.chosen["only"] = _asked(visit)
     summary = visit.reading(lambda session, _: summaries.summary(session))
+    groups = visit.reading(lambda session, _: summaries.groups(session))
     with box("row"):
         _field(visit, "Name", "name", only.name)
         _choice(visit, "State", "status", only.status, STATES)
         precisions = [name for name in sorted(summary.precisions) if name != "undecided"]
         _choice(visit, "Precision", "precision", only.precision, precisions)
+        if groups:
+            _choice(visit, "Group", "group", only.group, groups)
 
 
 def _filter(visit: Visit, name: str, value: str) -> None:

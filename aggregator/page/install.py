@@ -24,6 +24,7 @@ ICON: Final = (
     '<rect x="1" y="9" width="6" height="6" rx="1.5" opacity=".65"/><rect x="9" y="9" width="6" height="6" rx="1.5"/>'
     "</g></svg>"
 )
+METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 PAGES: Final = (
     overview.PAGE,
     devices.PAGE,
@@ -45,7 +46,7 @@ def install(app: FastAPI, desk: Desk) -> None:
     """
     sessions = Sessions(desk)
     app.include_router(_doors(sessions))
-    app.add_api_route("/api/{rest:path}", _no_such_path, include_in_schema=False, methods=["GET", "POST", "PUT"])
+    app.add_api_route("/api/{rest:path}", _no_such_path, include_in_schema=False, methods=list(METHODS))
     for page in PAGES:
         frame.install(page, desk, sessions)
     app.add_middleware(SameOrigin)

@@ -59,7 +59,7 @@ class Sessions:
 
     def may_look(self, connection: HTTPConnection) -> bool:
         """Whether the page may be shown: reading is open, or somebody is signed in."""
-        return self._desk.open_reads or self.user(connection) is not NOBODY
+        return self._desk.reads_freely(connection.url.hostname or "") or self.user(connection) is not NOBODY
 
 
 def _key(cookie: str) -> bytes:

@@ -30,7 +30,7 @@ from export.weights import load_weights
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = ["serve", "token", "tokens", "group", "status", "devices", "rounds", "energy", "models", "export", "explain"]
-COMMANDS += ["mixed", "budget", "revoke", "quarantine", "release", "pause", "resume", "abort"]
+COMMANDS += ["mixed", "budget", "revoke", "quarantine", "release", "pause", "resume", "abort", "open"]
 
 
 def run_at_once(run: Callable[[], Any], patience_s: float = 0.0) -> Any:
@@ -250,11 +250,11 @@ def test_without_arguments_it_says_where_to_begin() -> None:
 
 
 def test_where_the_aggregator_is_comes_from_the_option_then_the_environment_then_the_folder(tmp_path: Path) -> None:
-    assert find(None, tmp_path, {})._url == DEFAULT_URL
+    assert find(None, tmp_path, {}).url == DEFAULT_URL
     write_endpoint(tmp_path, Endpoint("http://folder", "", ""))
-    assert find(None, tmp_path, {})._url == "http://folder"
-    assert find(None, tmp_path, {"BITFLEET_URL": "http://environment/"})._url == "http://environment"
-    assert find("http://option", tmp_path, {"BITFLEET_URL": "http://environment"})._url == "http://option"
+    assert find(None, tmp_path, {}).url == "http://folder"
+    assert find(None, tmp_path, {"BITFLEET_URL": "http://environment/"}).url == "http://environment"
+    assert find("http://option", tmp_path, {"BITFLEET_URL": "http://environment"}).url == "http://option"
 
 
 def test_what_is_no_aggregator_is_said_to_be_none() -> None:
@@ -279,3 +279,11 @@ def test_what_is_no_aggregator_is_said_to_be_none() -> None:
 )
 def test_sizes_are_short(count: int, text: str) -> None:
     assert size(count) == text
+
+
+def test_open_says_where_the_page_is(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[str] = []
+    monkeypatch.setattr("webbrowser.open", shown.append)
+    result = CliRunner().invoke(app, ["open", "--state", str(state)])
+    assert shown == [result.stdout.strip()]
+    assert shown[0].startswith("http://127.0.0.1:")

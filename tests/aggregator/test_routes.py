@@ -283,6 +283,13 @@ def test_reads_need_the_token_when_the_door_is_open_to_others(client_of: Opener,
         assert client.get(f"/api/v1/{path}", headers=ADMIN).status_code in {200, 404}
 
 
+def test_another_sites_name_for_this_machine_does_not_open_reading(client_of: Opener, fleet: Fleet) -> None:
+    client = client_of(fleet)
+    is_problem(client.get("/api/v1/status", headers={"Host": "evil.example"}), 401, "admin-token")
+    for name in ("localhost:8700", "[::1]:8700", "127.0.0.1"):
+        assert client.get("/api/v1/status", headers={"Host": name}).status_code == 200
+
+
 @given(token=st.text(max_size=30).filter(lambda text: text.strip() != TOKEN))
 def test_no_other_token_is_admitted(token: str) -> None:
     desk = Desk(None, run_at_once, bool, TOKEN, True, str)  # type: ignore[arg-type]

@@ -243,33 +243,35 @@ def test_the_cookie_is_out_of_reach_and_signing_in_leads_nowhere_else(fleet: Ser
     assert "samesite=strict" in cookie
 
 
-def test_beyond_this_machine_nothing_is_shown_before_signing_in(
-    window: Window, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    with served(tmp_path_factory.mktemp("page") / "closed", "empty", "closed") as child:
-        assert httpx.get(f"{child.url}/", trust_env=False).status_code == 307
-        window.page.goto(f"{child.url}/rounds")
-        assert urlsplit(window.page.url).path == "/login"
-        sign_in(window)
-        window.sees("No rounds yet")
-        window.page.get_by_role("button", name="Sign out").click()
-        expect(window.page.get_by_label("Token")).to_be_visible()
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory, browser: Browser) -> Iterator[Served]:
+    """A fleet without devices, whose door is open to other machines; the last test breaks it."""
+    with served(tmp_path_factory.mktemp("page") / "bare", "empty", "closed") as child:
+        yield child
+
+
+def test_beyond_this_machine_nothing_is_shown_before_signing_in(window: Window, bare: Served) -> None:
+    assert httpx.get(f"{bare.url}/", trust_env=False).status_code == 307
+    window.page.goto(f"{bare.url}/rounds")
+    assert urlsplit(window.page.url).path == "/login"
+    sign_in(window)
+    window.sees("No rounds yet")
+    window.page.get_by_role("button", name="Sign out").click()
+    expect(window.page.get_by_label("Token")).to_be_visible()
 
 
 # --- empty, live, broken ---
 
 
-def test_an_empty_fleet_says_what_to_do_and_shows_who_joins_and_what_breaks(
-    window: Window, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    with served(tmp_path_factory.mktemp("page") / "empty", "empty") as child:
-        window.page.goto(child.url)
-        window.sees("No devices yet")
-        window.sees(f"bitfleet-edge join --aggregator {child.url} --token TOKEN")
-        child.tell("join pi-1")
-        window.sees("Devices by state")
-        child.tell("break")
-        child.tell("pause")
-        window.sees("This cannot be shown now")
-        window.page.get_by_role("button", name="Try again").click()
-        window.sees("could not read its database")
+def test_an_empty_fleet_says_what_to_do_and_shows_who_joins_and_what_breaks(window: Window, bare: Served) -> None:
+    window.page.goto(bare.url)
+    sign_in(window)
+    window.sees("No devices yet")
+    window.sees(f"bitfleet-edge join --aggregator {bare.url} --token TOKEN")
+    bare.tell("join pi-1")
+    window.sees("Devices by state")
+    bare.tell("break")
+    bare.tell("pause")
+    window.sees("This cannot be shown now")
+    window.page.get_by_role("button", name="Try again").click()
+    window.sees("could not read its database")
