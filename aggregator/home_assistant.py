@@ -113,6 +113,7 @@ class HomeAssistant:
         with self._room.store.reading() as session:
             meant = select(Device) if due is None else select(Device).where(Device.id.in_(due))
             for device in session.scalars(meant):
+                session.enter(device.job)
                 self._publish(session, device)
 
     def _publish(self, session: Session, device: Device) -> None:

@@ -47,12 +47,14 @@ class DeviceFilter:
         status: online, offline or revoked.
         precision: the chosen one.
         group: where it belongs.
+        job: what it works for.
     """
 
     name: str = ""
     status: str = ""
     precision: str = ""
     group: str = ""
+    job: str = ""
 
 
 EVERY = DeviceFilter()
@@ -70,6 +72,8 @@ def _meant(only: DeviceFilter) -> list[ColumnElement[bool]]:
         conditions.append(Device.precision == only.precision)
     if only.group:
         conditions.append(Device.group == only.group)
+    if only.job:
+        conditions.append(Device.job == only.job)
     return conditions
 
 

@@ -247,9 +247,10 @@ def devices(
     status: Annotated[str, Query(pattern="^(online|offline|revoked|)$")] = "",
     precision: Annotated[str, Query(max_length=16)] = "",
     group: Annotated[str, Query(max_length=64)] = "",
+    job: Annotated[str, Query(max_length=64)] = "",
 ) -> list[views.DeviceView]:
     """Devices by name, all or those that are meant, in pages."""
-    only = readers.DeviceFilter(name, status, precision, group)
+    only = readers.DeviceFilter(name, status, precision, group, job)
     with desk.room.store.reading() as session:
         return pager.show(readers.device_views(session, pager.window, only))
 

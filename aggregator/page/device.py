@@ -64,7 +64,7 @@ def _what_it_is(visit: Visit, device: DeviceDetail) -> None:
                 "State": lambda: badge("revoked" if device.revoked else device.status),
                 "Doing": device.lifecycle.lower() or NOTHING,
                 "Last seen": words.ago(device.seen_at, visit.now),
-                "Group": device.group or NOTHING,
+                "Group, job": f"{device.group or NOTHING}, {device.job}",
                 "Processor": f"{birth.get('processor', NOTHING)}, {birth.get('cores', NOTHING)} cores",
                 "Memory": words.size(birth["memory_bytes"]) if birth else NOTHING,
                 "Meters": ", ".join(birth.get("meters", [])) or "none: energy is modelled",
@@ -180,7 +180,7 @@ RECEIPTS: Final = (Column("Round"), Column("Outcome"), Column("Reason", wide=Tru
 def _receipts(device: DeviceDetail, now: float) -> None:
     with card("Receipts", f"the last {len(device.receipts)}" if device.receipts else "", "w8 flush"):
         if device.receipts:
-            table(RECEIPTS, [_receipt(receipt, now) for receipt in device.receipts])
+            table(RECEIPTS, [_receipt(receipt, device.job, now) for receipt in device.receipts])
         else:
             say("No update of this device was judged yet.", "soft").style("display: block; padding: 0 20px 20px")
     with card("Refused messages", classes="w4"):
@@ -190,9 +190,9 @@ def _receipts(device: DeviceDetail, now: float) -> None:
             say("None.", "soft")
 
 
-def _receipt(receipt: Any, now: float) -> Sequence[Cell]:
+def _receipt(receipt: Any, job: str, now: float) -> Sequence[Cell]:
     return [
-        lambda: link(f"Round {receipt.round}", f"/rounds/{receipt.round}"),
+        lambda: link(f"Round {receipt.round}", f"/rounds/{receipt.round}?job={job}"),
         lambda: badge("accepted" if receipt.accepted else "refused", receipt.refusal or "accepted"),
         lambda: say(receipt.reason or NOTHING, "soft small"),
         words.ago(receipt.received_at, now),

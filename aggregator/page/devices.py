@@ -47,9 +47,10 @@ def read(session: JobSession, visit: Visit) -> Seen:
 
 
 def _asked(visit: Visit) -> DeviceFilter:
-    """The filter that the address names."""
+    """The filter that the address names, among the devices of the chosen job."""
     query = visit.request.query_params
-    return DeviceFilter(**{name: query.get(name, "") for name in ("name", "status", "precision", "group")})
+    asked = {name: query.get(name, "") for name in ("name", "status", "precision", "group")}
+    return DeviceFilter(**asked, job=visit.desk.room.name)
 
 
 def controls(visit: Visit) -> None:

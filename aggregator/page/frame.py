@@ -14,6 +14,7 @@ from aggregator.page.live import Live, Read, Show, Visit
 from aggregator.page.parts import box, link, say, skeleton
 from aggregator.page.sessions import NOBODY, Sessions
 
+JOB_COOKIE = "bitfleet-job"
 NAVIGATION = {
     "Overview": "/",
     "Devices": "/devices",
@@ -55,7 +56,7 @@ def install(page: Page, desk: Desk, sessions: Sessions) -> None:
     async def serve(request: Request, client: Client) -> RedirectResponse | None:
         if not sessions.may_look(request):
             return RedirectResponse(f"/login?next={quote(str(request.url.path))}")
-        visit = Visit(desk, request, client, sessions.user(request))
+        visit = Visit(_of_job(desk, request), request, client, sessions.user(request))
         ui.add_head_html('<link rel="stylesheet" href="/style.css">')
         _top(visit, page)
         with box("main", "main").props("id=main"):
@@ -74,6 +75,35 @@ def install(page: Page, desk: Desk, sessions: Sessions) -> None:
     ui.page(page.path, title=f"{page.title} · {desk.room.topics.fleet}")(serve)
 
 
+def _of_job(desk: Desk, request: Request) -> Desk:
+    """The window of the job that the address names, or else of the one chosen last, or else of the main one."""
+    for name in (request.query_params.get("job"), request.cookies.get(JOB_COOKIE)):
+        if name in desk.room.rooms:
+            return desk.of(str(name))
+    return desk
+
+
+def _jobs(visit: Visit) -> None:
+    """A choice of jobs, where there are several; it is kept in a cookie."""
+    room = visit.desk.room
+    if len(room.rooms) < 2:
+        return
+    section = "/" + visit.request.url.path.split("/")[1]
+    with box("field jobs", "label"):
+        say("Job", "skip")
+        with ui.element("select") as element:
+            for name in room.rooms:
+                item = say(name, tag="option")
+                item.props["value"] = name
+                if name == room.name:
+                    item.props["selected"] = True
+        element.on(
+            "change",
+            lambda event: ui.navigate.to(f"/job/{quote(str(event.args))}?next={quote(section)}"),
+            js_handler="(e) => emit(e.target.value)",
+        )
+
+
 def _top(visit: Visit, page: Page) -> None:
     link("Skip to content", "#main", "skip")
     with box("top", "header"), box("top-in"):
@@ -88,6 +118,7 @@ def _top(visit: Visit, page: Page) -> None:
                 element = link(title, target)
                 if page.path == target or (target != "/" and page.path.startswith(f"{target}/")):
                     element.props["aria-current"] = "page"
+        _jobs(visit)
         if visit.user is NOBODY:
             link("Sign in", f"/login?next={quote(visit.request.url.path)}", "small")
         else:

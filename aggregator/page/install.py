@@ -83,6 +83,12 @@ def _doors(sessions: Sessions) -> APIRouter:
         answer.set_cookie(COOKIE, cookie, max_age=LIVES_S, httponly=True, samesite="strict", secure=secure)
         return answer
 
+    @router.get("/job/{name}")
+    def choose_job(name: str, next: str = "/") -> Response:  # noqa: A002
+        answer = RedirectResponse(_within(next), HTTPStatus.SEE_OTHER)
+        answer.set_cookie(frame.JOB_COOKIE, name, httponly=True, samesite="lax")
+        return answer
+
     @router.post("/logout")
     def sign_out(request: Request) -> Response:
         sessions.end(request)

@@ -26,8 +26,8 @@ class Panel:
 ROWS: dict[str, list[Panel]] = {
     "Fleet": [
         Panel("Devices online", {"": 'sum(bitfleet_devices{state="online"})'}, kind="stat", width=4),
-        Panel("Round", {"": "bitfleet_round_number"}, kind="stat", width=4),
-        Panel("Model version", {"": "bitfleet_model_version"}, kind="stat", width=4),
+        Panel("Round", {"{{job}}": "bitfleet_round_number"}, kind="stat", width=4),
+        Panel("Model version", {"{{job}}": "bitfleet_model_version"}, kind="stat", width=4),
         Panel(
             "Uplink smaller than fp32 by",
             {"": 'bitfleet_update_bytes_total{form="fp32"} / ignoring(form) bitfleet_update_bytes_total{form="sent"}'},
@@ -39,10 +39,10 @@ ROWS: dict[str, list[Panel]] = {
         Panel("Broker", {"": "bitfleet_broker_connected"}, "bool_on_off", kind="stat", width=4),
         Panel("Devices by state", {"{{state}}": "sum by (state) (bitfleet_devices)"}, stacked=True),
         Panel("Devices by precision", {"{{precision}}": "sum by (precision) (bitfleet_devices)"}, stacked=True),
-        Panel("Rounds by state", {"{{state}}": "bitfleet_rounds"}, stacked=True),
+        Panel("Rounds by state", {"{{state}}": "sum by (state) (bitfleet_rounds)"}, stacked=True),
     ],
     "Learning": [
-        Panel("Accuracy", {"{{precision}}": "bitfleet_model_accuracy"}, "percentunit"),
+        Panel("Accuracy", {"{{job}} {{precision}}": "bitfleet_model_accuracy"}, "percentunit"),
         Panel(
             "Updates an hour, by outcome",
             {"{{code}}": "sum by (code) (increase(bitfleet_updates_total[1h]))"},
@@ -53,7 +53,7 @@ ROWS: dict[str, list[Panel]] = {
         ),
         Panel("Bytes up", {"{{form}}": "rate(bitfleet_update_bytes_total[$__rate_interval])"}, "Bps"),
         Panel("Bytes that devices tell", {"{{direction}}": "bitfleet_device_bytes"}, "bytes"),
-        Panel("Model files", {"{{precision}}": "bitfleet_model_bytes"}, "bytes", kind="bargauge"),
+        Panel("Model files", {"{{job}} {{precision}}": "bitfleet_model_bytes"}, "bytes", kind="bargauge"),
     ],
     "Energy": [
         Panel(
@@ -80,7 +80,7 @@ ROWS: dict[str, list[Panel]] = {
         Panel("Waiting", {"events": "bitfleet_coordinator_queue_length", "messages": "bitfleet_outbox_messages"}),
         Panel("Memory", {"resident": "process_resident_memory_bytes"}, "bytes"),
         Panel("Disk", {"free": "bitfleet_disk_free_bytes", "database": "bitfleet_database_bytes"}, "bytes"),
-        Panel("Rounds paused", {"paused": "bitfleet_paused"}, "bool_yes_no"),
+        Panel("Rounds paused", {"{{job}}": "bitfleet_paused"}, "bool_yes_no"),
     ],
 }
 

@@ -52,7 +52,7 @@ def test_the_figures_are_those_of_the_store(samples: list[Sample], fleet: Fleet)
     assert value(samples, "devices", state="revoked", precision="undecided") == 1
     assert (value(samples, "model_version", job="main"), value(samples, "round_number", job="main")) == (1, 1)
     ((_, code),) = fleet.refusals()
-    assert value(samples, "model_accuracy", precision="W8A8") == 0.9
+    assert value(samples, "model_accuracy", job="main", precision="W8A8") == 0.9
     assert value(samples, "refused_messages_total", code=code) == 1
     with fleet.room.store.reading() as session:
         ledger, _ = readers.energy_view(session, None, None)

@@ -204,7 +204,7 @@ def main() -> None:
     os.environ["NICEGUI_STORAGE_PATH"] = str(folder / "page")
     from aggregator import page  # noqa: PLC0415 (after its settings)
 
-    fleet = Fleet(folder, replace(JOB, rounds=20))
+    fleet = Fleet(folder, replace(JOB, rounds=20), {"night": replace(JOB, groups=("cellar",))})
     if kind == "populated":
         populate(fleet)
     feed = Feed(1)

@@ -165,6 +165,17 @@ def _shares(colour: list[float]) -> list[float]:
     return [value / 255 for value in colour]
 
 
+def test_each_job_is_shown_by_itself(window: Window, fleet: Served) -> None:
+    window.page.goto(fleet.url)
+    window.sees("Devices by precision")
+    window.page.get_by_label("Job").select_option("night")
+    window.sees("No devices yet")
+    window.page.goto(f"{fleet.url}/rounds")
+    window.sees("No rounds yet")
+    window.page.goto(f"{fleet.url}/rounds/13?job=main")
+    window.sees("norm-too-large")
+
+
 def test_what_does_not_exist_is_said(window: Window, fleet: Served) -> None:
     for path, words in {"/devices/nobody": "is named nobody", "/rounds/99": "no round 99"}.items():
         window.page.goto(fleet.url + path)
