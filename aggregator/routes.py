@@ -262,7 +262,7 @@ def device(desk: TheDesk, name: DeviceName) -> views.DeviceDetail:
         return _found(readers.device_detail(session, name, desk.room.clock()), f"device {name!r}")
 
 
-@reading.get("/rounds", responses=PAGED)
+@reading.get("/rounds", responses=PAGED | MISSING)
 def rounds(desk: JobDesk, pager: ThePager, *, newest_first: NewestFirst = False) -> list[views.RoundView]:
     """Rounds, in pages."""
     with desk.room.store.reading() as session:
@@ -276,7 +276,7 @@ def one_round(desk: JobDesk, number: Number) -> views.RoundDetail:
         return _found(readers.round_detail(session, number), f"round {number}")
 
 
-@reading.get("/updates", responses=PAGED)
+@reading.get("/updates", responses=PAGED | MISSING)
 def updates(
     desk: JobDesk,
     pager: ThePager,
@@ -297,7 +297,7 @@ def update(desk: TheDesk, task: str) -> views.UpdateView:
         return _found(readers.update_view(session, task), f"update {task!r}")
 
 
-@reading.get("/energy", responses=PAGED)
+@reading.get("/energy", responses=PAGED | MISSING)
 def energy(desk: JobDesk, pager: ThePager, number: OfRound = None, device: OfDevice = None) -> views.EnergyView:
     """The ledger of joules, of one round, of one device, or all: entries in pages, sums of all pages."""
     with desk.room.store.reading() as session:
@@ -306,7 +306,7 @@ def energy(desk: JobDesk, pager: ThePager, number: OfRound = None, device: OfDev
     return view
 
 
-@reading.get("/models", responses=PAGED)
+@reading.get("/models", responses=PAGED | MISSING)
 def models(desk: JobDesk, pager: ThePager) -> list[views.ModelView]:
     """Versions of the model, newest first, in pages."""
     with desk.room.store.reading() as session:
