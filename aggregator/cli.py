@@ -375,6 +375,20 @@ def release(device: DeviceArgument, state: StateOption, url: UrlOption = None) -
 
 
 @app.command()
+def restore(
+    version: Annotated[int, typer.Argument(help="The version to go back to.")],
+    state: StateOption,
+    url: UrlOption = None,
+) -> None:
+    """Make an older version of the model the current one; what came between stays on record.
+
+    [bold]bitfleet-aggregator restore 7[/bold]
+    """
+    answer = _client(url, state).post(f"/models/{version}/restore")
+    print(f"version {version} is the current one again, as version {answer['round']}")
+
+
+@app.command()
 def pause(state: StateOption, url: UrlOption = None) -> None:
     """Open no further round; the current one goes on."""
     _client(url, state).post("/rounds/pause")

@@ -72,6 +72,13 @@ def register(session: Session, version: int, kept: Iterable[Kept]) -> None:
     session.flush()
 
 
+def kept_of(session: Session, version: int) -> list[Kept]:
+    """The exports of a version, by precision."""
+    names = ("precision", "digest", "model_bytes", "accuracy", "pictures")
+    rows = session.scalars(select(Export).where(Export.version == version).order_by(Export.precision))
+    return [Kept(**{name: getattr(row, name) for name in names}) for row in rows]
+
+
 def offer_model(session: Session, room: Room, device: Device, *, round: int | None = None) -> None:  # noqa: A002
     """Tell a device which model it should run, unless it does, or there is none yet for its precision."""
     version = versions.current(session).version

@@ -279,6 +279,20 @@ def abort_round(room: Room) -> int:
     return current.number
 
 
+def go_back(room: Room, version: int) -> int:
+    """Make an older version of the model the current one, and return the number that it now has.
+
+    Raises:
+        CommandRefused: NOT_FOUND version; CONFLICT, a round is running.
+    """
+    try:
+        return rounds.go_back(room, version)
+    except KeyError as error:
+        raise CommandRefused(Fault.NOT_FOUND, f"model version {version} is not known") from error
+    except rounds.IllegalMove as error:
+        raise CommandRefused(Fault.CONFLICT, str(error)) from error
+
+
 def pause(room: Room) -> None:
     """Open no further round; the current one goes on."""
     with room.store.transaction() as session:

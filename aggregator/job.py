@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Final
 
+from aggregator import optimizers
 from aggregator.allocate.rules import POLICIES
 from aggregator.downlink import Downlink
+from aggregator.merge import MAX_UPDATES
 from aggregator.rates import BY_STEPS, FIXED, policy
 from aggregator.robust import MEAN, Merging
 from aggregator.strikes import OFF, Strikes
@@ -59,6 +61,12 @@ class Job:
         min_per_precision: how many devices should run each precision, so that it is trained.
         rates: who decides on recipe and downlink, round by round (`aggregator.rates`); `fixed` leaves them as they are.
         distance_km: of devices from their station, for energy on the air where nobody measured it (`protocol.channel`).
+        per_round: how many updates a round wants (`aggregator.selection`); 0 asks every device that is there.
+        deadline_factor: a round collects this many times as long as its devices usually take, `deadline_s` at most;
+            0 always collects `deadline_s`.
+        optimizer: what is made of the average (`aggregator.optimizers`).
+        gate_points: how many points of accuracy on the held-out pictures a round may cost at any precision; one that
+            costs more is rolled back. 0 lets every round pass.
         groups: of devices that work for this job; the main one names none and has all that no other asks for.
         merge: how updates are merged (`aggregator.robust`): `mean`, or a rule that bears devices which lie.
         quarantine: `off`, or k/m: a device that gave cause in k of its last m rounds is asked no more
@@ -99,6 +107,10 @@ class Job:
     min_per_precision: int = 0
     rates: str = FIXED
     distance_km: float = USUAL_KM
+    per_round: int = 0
+    deadline_factor: float = 0.0
+    optimizer: str = optimizers.FEDAVG
+    gate_points: float = 0.0
     groups: tuple[str, ...] = ()
     merge: str = MEAN
     quarantine: str = OFF
@@ -130,6 +142,13 @@ class Job:
         _check("deadline_s", self.deadline_s, 0 < self.deadline_s <= 1e9, "above 0 seconds, at most 1e9")
         _check("extension_s", self.extension_s, 0 < self.extension_s <= 1e9, "above 0 seconds, at most 1e9")
         _check("seed", self.seed, 0 <= self.seed < 1 << 63, "0 to 2^63 - 1")
+        _check("per_round", self.per_round, 0 <= self.per_round <= MAX_UPDATES, f"0 (all) to {MAX_UPDATES}")
+        _check("deadline_factor", self.deadline_factor, 0 <= self.deadline_factor <= 1e3, "0 (none) to 1000")
+        _check("gate_points", self.gate_points, 0 <= self.gate_points <= 100, "0 (none) to 100")
+        try:
+            optimizers.parse(self.optimizer)
+        except ValueError as error:
+            _check("optimizer", self.optimizer, good=False, expected=str(error))
         self._check_allocation()
         self._check_merging()
         policy(self.rates, self.recipe, self.downlink)
@@ -237,8 +256,9 @@ class Job:
         return self.learning_rate * float(self.learning_rate_decay ** (number - 1))
 
     def quorum_of(self, offered: int) -> int:
-        """How many accepted updates close a round of `offered` devices at its deadline."""
-        return max(1, ceil(self.quorum * offered - 1e-9))  # 0.1 · 30 is a little above 3 in floating point
+        """How many accepted updates close a round of `offered` devices at its deadline; less where less is wanted."""
+        wanted = min(offered, self.per_round or offered)
+        return max(1, ceil(self.quorum * wanted - 1e-9))  # 0.1 · 30 is a little above 3 in floating point
 
 
 def _check_exportable(precision: Precision, *, nested: bool) -> None:

@@ -10,7 +10,7 @@ import msgpack
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from aggregator import bases, devices, outbox, versions
+from aggregator import bases, devices, outbox, selection, versions
 from aggregator.bases import BaseModel
 from aggregator.coding import Coding
 from aggregator.downlink import Downlink
@@ -25,7 +25,7 @@ from protocol.messages import Offer
 from protocol.precision import Precision, join, parse_several
 from protocol.schema import from_map, to_map, unpack_map
 
-FINISHED = frozenset({RoundState.ANNOUNCED, RoundState.ABORTED})
+FINISHED = frozenset({RoundState.ANNOUNCED, RoundState.ABORTED, RoundState.ROLLED_BACK})
 OPEN_TASKS = frozenset({TaskState.OFFERED, TaskState.UPLOADING})
 
 
@@ -53,10 +53,18 @@ def is_over(session: Session, room: Room) -> bool:
 
 
 def invited(session: Session, room: Room, number: int) -> list[Device]:
-    """The devices that round `number` asks: all that are available, or `MAX_UPDATES` of them drawn by the seed."""
-    ready = devices.available(session, room.job, room.clock())
-    drawn = sorted(ready, key=lambda device: seed_of(room.job, number, device.id))[:MAX_UPDATES]
-    return sorted(drawn, key=lambda device: device.id)
+    """The devices that round `number` asks (`selection`), of those that are available."""
+    there = devices.available(session, room.job, room.clock())
+    ready = selection.with_energy_left(session, there, room.clock())
+    draw = {device.id: seed_of(room.job, number, device.id) for device in ready}
+    known = selection.histories(session, number)
+    return selection.choose(ready, room.job.per_round, known, draw, MAX_UPDATES)
+
+
+def deadline_s(session: Session, room: Room, number: int, invited: Iterable[Device]) -> float:
+    """How long round `number` collects what these devices send."""
+    known = selection.histories(session, number)
+    return selection.deadline_s(invited, known, room.job.deadline_factor, room.job.deadline_s)
 
 
 def profiles_of(room: Room, number: int, device: Device, model: Model) -> str:
@@ -65,7 +73,7 @@ def profiles_of(room: Room, number: int, device: Device, model: Model) -> str:
 
 
 def make_tasks(room: Room, number: int, model: Model, invited: Iterable[Device], coding: Coding) -> list[Task]:
-    """A task for each device, with a fresh name and nonce, not yet offered.
+    """A task for each device, with a fresh name and nonce, not yet offered; an offer says how much time there is.
 
     Once these are in the outbox, what two of them or more start from is published to all (`broadcast`).
     """
@@ -190,7 +198,7 @@ def miss(session: Session, device: str) -> None:
 
 def remaining_s(room: Room, current: Round) -> float:
     """Seconds until the round's deadline."""
-    duration_s = room.job.deadline_s if current.state is RoundState.COLLECTING else room.job.extension_s
+    duration_s = current.deadline_s if current.state is RoundState.COLLECTING else room.job.extension_s
     return room.deadlines.remaining_s(current.number, current.deadline_at, duration_s)
 
 

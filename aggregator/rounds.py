@@ -1,8 +1,8 @@
 """A round is a table of states; each move is one transaction that also holds what must be published.
 
     PLANNED → OFFERED → COLLECTING → MERGING → VALIDATING → COMMITTED → ANNOUNCED
-                 ↑          ↓ ↘        ↑
-                 │          ↓  EXTENDED
+                 ↑          ↓ ↘        ↑           ↓
+                 │          ↓  EXTENDED        ROLLED_BACK
                  └─────── STARVED ←┘             ABORTED from anywhere before COMMITTED
 
 Whatever must survive a kill is on disk before the move that depends on it: blobs first, then the rows that name
@@ -11,7 +11,7 @@ a function of what is on disk, does the same.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -20,7 +20,19 @@ from typing import Final
 from sqlalchemy import distinct, func, select
 from sqlalchemy.orm import Session
 
-from aggregator import assignment, broadcast, devices, exports, ledger, outbox, pacing, planning, quarantine, versions
+from aggregator import (
+    assignment,
+    broadcast,
+    devices,
+    exports,
+    ledger,
+    optimizers,
+    outbox,
+    pacing,
+    planning,
+    quarantine,
+    versions,
+)
 from aggregator.blobs import BlobError
 from aggregator.coding import Coding
 from aggregator.merge import MergeError
@@ -29,7 +41,7 @@ from aggregator.model import GlobalModel, ModelError
 from aggregator.planning import OPEN_TASKS, newest_round, remaining_s, tasks_of
 from aggregator.rates.base import BudgetError
 from aggregator.room import Room
-from aggregator.store import Device, Model, Pause, Round, RoundState, Task, TaskState, Update
+from aggregator.store import Device, Export, Model, Pause, Round, RoundState, Task, TaskState, Update
 from export.errors import ExportError
 from protocol import messages
 from protocol.errors import RemoteProtocolError
@@ -46,15 +58,20 @@ MOVES: Final[Mapping[RoundState, frozenset[RoundState]]] = MappingProxyType(
         RoundState.EXTENDED: frozenset({RoundState.MERGING, RoundState.STARVED, RoundState.ABORTED}),
         RoundState.STARVED: frozenset({RoundState.OFFERED, RoundState.MERGING, RoundState.ABORTED}),
         RoundState.MERGING: frozenset({RoundState.VALIDATING, RoundState.ABORTED}),
-        RoundState.VALIDATING: frozenset({RoundState.COMMITTED, RoundState.ABORTED}),
+        RoundState.VALIDATING: frozenset({RoundState.COMMITTED, RoundState.ROLLED_BACK, RoundState.ABORTED}),
         RoundState.COMMITTED: frozenset({RoundState.ANNOUNCED}),
         RoundState.ANNOUNCED: frozenset(),
         RoundState.ABORTED: frozenset(),
+        RoundState.ROLLED_BACK: frozenset(),
     }
 )
 
 ACCEPTING: Final = frozenset({RoundState.OFFERED, RoundState.COLLECTING, RoundState.EXTENDED, RoundState.STARVED})
 """States in which a round takes updates."""
+
+
+FAILED: Final = frozenset({RoundState.ABORTED, RoundState.ROLLED_BACK})
+"""States after which the job rests a while: what failed once may fail again at once."""
 
 
 class IllegalMove(Exception):
@@ -124,6 +141,7 @@ def _plan(room: Room, last: Round | None) -> bool:
         if devices.may_be_available(session, room.clock()) < room.job.min_devices:
             return False
         invited = planning.invited(session, room, number)
+        deadline_s = planning.deadline_s(session, room, number, invited)
         model = versions.current(session)
     if len(invited) < room.job.min_devices:
         return False
@@ -142,6 +160,7 @@ def _plan(room: Room, last: Round | None) -> bool:
             base_version=model.version,
             opened_at=room.clock(),
             coding=decided,
+            deadline_s=deadline_s,
         )
         session.add(current)
         session.flush()
@@ -152,15 +171,15 @@ def _plan(room: Room, last: Round | None) -> bool:
 
 
 def _resting(room: Room, last: Round | None) -> bool:
-    """Whether the last round failed and its pause is not over: what failed once may fail again at once."""
-    return last is not None and last.state is RoundState.ABORTED and remaining_s(room, last) > 0
+    """Whether the last round failed and its pause is not over."""
+    return last is not None and last.state in FAILED and remaining_s(room, last) > 0
 
 
 def _offer(room: Room, current: Round) -> bool:
     """PLANNED → OFFERED."""
     with _move(room, current.number, RoundState.OFFERED) as (session, _):
         for task in tasks_of(session, current.number):
-            planning.offer(session, room, task, room.job.deadline_s, awaited=True)
+            planning.offer(session, room, task, current.deadline_s, awaited=True)
     return True
 
 
@@ -187,7 +206,7 @@ def _offer_rest(room: Room, current: Round) -> bool:
         session.add_all(made)
         for task in [*again, *made]:
             task.state = TaskState.OFFERED
-            planning.offer(session, room, task, room.job.deadline_s, awaited=True)
+            planning.offer(session, room, task, current.deadline_s, awaited=True)
     return True
 
 
@@ -219,7 +238,7 @@ def _collect(room: Room, current: Round) -> bool:
         if outbox.waiting(session, current.number):
             return False
     with _move(room, current.number, RoundState.COLLECTING) as (session, moved):
-        moved.deadline_at = room.clock() + room.job.deadline_s
+        moved.deadline_at = room.clock() + current.deadline_s
         ledger.book_broadcast(session, room, current.number)
     with room.store.reading() as session:
         for topic, piece in broadcast.packets(room, session, current.number):
@@ -235,6 +254,8 @@ def _close(room: Room, current: Round) -> bool:
     extended = current.state is RoundState.EXTENDED
     if not tally.open:
         return _merge_now(room, current) if tally.accepted else _starve(room, current)
+    if room.job.per_round and tally.accepted >= room.job.per_round:
+        return _merge_now(room, current)
     if enough and extended:
         return _merge_now(room, current)
     if remaining_s(room, current) > 0:
@@ -277,19 +298,32 @@ def _merge(room: Room, current: Round) -> bool:
     """MERGING → VALIDATING: the base and every accepted update of the journal make the candidate."""
     try:
         with room.timed("merge"):
-            candidate, spreads, doubts = merge_journal(room, current)
+            merged, spreads, doubts = merge_journal(room, current)
+            candidate, memory = _stepped(room, current, merged)
     except (BlobError, ModelError, MergeError, RemoteProtocolError) as error:
         abort(room, current.number, f"merging failed: {error}")
         return True
-    digest = room.blobs.put(candidate.to_bytes())
+    digest, remembered = room.blobs.put(candidate.to_bytes()), room.blobs.put(memory) if memory else ""
     with _move(room, current.number, RoundState.VALIDATING) as (session, moved):
-        moved.candidate = digest
+        moved.candidate, moved.memory = digest, remembered
         moved.coding = pacing.with_updates(session, room, moved, spreads)
         for task, doubt in doubts.items():
             update = session.get_one(Update, task)
             update.doubt = doubt
             quarantine.judge(session, room, session.get_one(Device, update.device))
     return True
+
+
+def _stepped(room: Room, current: Round, merged: GlobalModel) -> tuple[GlobalModel, bytes]:
+    """What the job's optimizer makes of the average, and what it remembers; a calibration is no step."""
+    optimizer = optimizers.parse(room.job.optimizer)
+    if not optimizer.slots or room.job.calibrates(current.number):
+        return merged, b""
+    with room.store.reading() as session:
+        base = versions.load(room, session.get_one(Model, current.base_version))
+        before = session.get(Round, current.base_version)
+    memory = room.blobs.get(before.memory) if before is not None and before.memory else b""
+    return optimizers.stepped(base, merged, optimizer, memory)
 
 
 def _validate(room: Room, current: Round) -> bool:
@@ -303,6 +337,9 @@ def _validate(room: Room, current: Round) -> bool:
     except (BlobError, ModelError, ExportError) as error:
         abort(room, number, f"validation failed: {error}")
         return True
+    if (loss := _too_much_lost(room, current, kept)) is not None:
+        _roll_back(room, number, loss)
+        return True
     with _move(room, number, RoundState.COMMITTED) as (session, moved):
         moved.closed_at = room.clock()
         trained = sorted(candidate.profiles)
@@ -314,6 +351,61 @@ def _validate(room: Room, current: Round) -> bool:
             assignment.apply(device, choices[device.id])
             exports.offer_version(session, room, device, number, round=number)
     return True
+
+
+def _too_much_lost(room: Room, current: Round, kept: Iterable[exports.Kept]) -> str | None:
+    """Where the candidate is too much worse than the model it would replace, if it is, and if that is known."""
+    limit = room.job.gate_points
+    if not limit:
+        return None
+    with room.store.reading() as session:
+        rows = select(Export.precision, Export.accuracy).where(Export.version == current.base_version)
+        before = {precision: accuracy for precision, accuracy in session.execute(rows) if accuracy is not None}
+    for made in kept:
+        if made.accuracy is not None and made.precision in before:
+            lost_points = 100 * (before[made.precision] - made.accuracy)
+            if lost_points > limit:
+                was, is_ = before[made.precision], made.accuracy
+                return f"{made.precision} falls from {was:.2%} to {is_:.2%} on the held-out pictures, limit {limit:g}"
+    return None
+
+
+def _roll_back(room: Room, number: int, why: str) -> None:
+    """VALIDATING → ROLLED_BACK: the model stays, the candidate is kept to be looked at."""
+    with _move(room, number, RoundState.ROLLED_BACK) as (session, moved):
+        moved.note, moved.closed_at = f"rolled back: {why}"[:400], room.clock()
+        moved.deadline_at = room.clock() + room.job.extension_s
+        _miss_open_tasks(session, number)
+
+
+def go_back(room: Room, version: int) -> int:
+    """Make an older version the current one, as a round of its own; nothing of what came between is forgotten.
+
+    Returns:
+        The number of that round, and of the version it makes.
+
+    Raises:
+        KeyError: there is no such version.
+        IllegalMove: a round is running: abort it first.
+    """
+    with room.store.transaction() as session:
+        last, old = newest_round(session), session.get(Model, version)
+        if old is None:
+            raise KeyError(version)
+        if last is not None and last.state not in planning.FINISHED:
+            raise IllegalMove(f"round {last.number} is {last.state}: abort it, or wait for it")
+        number, now = (last.number if last else 0) + 1, room.clock()
+        row = Round(number=number, state=RoundState.ROLLED_BACK, base_version=version, opened_at=now, closed_at=now)
+        row.candidate, row.note = old.digest, f"back to version {version}, by an operator"
+        session.add(row)
+        session.add(Model(version=number, digest=old.digest, made_at=now, precisions=old.precisions))
+        session.flush()
+        exports.register(session, number, exports.kept_of(session, version))
+        for device in devices.members(session):
+            exports.offer_model(session, room, device)
+        _announce_state(session, room, row)
+    room.on_transition(number, RoundState.ROLLED_BACK)
+    return number
 
 
 def _in_use(choices: assignment.Choices, candidate: GlobalModel) -> list[str]:

@@ -389,6 +389,12 @@ def abort(desk: JobDesk) -> views.RoundAnswer:
     return views.RoundAnswer(round=desk.command(handlers.abort_round))
 
 
+@writing.post("/models/{version}/restore", responses=MISSING)
+def restore(desk: JobDesk, version: Number) -> views.RoundAnswer:
+    """Make an older version of the model the current one."""
+    return views.RoundAnswer(round=desk.command(handlers.go_back, version))
+
+
 @writing.post("/rounds/pause", status_code=HTTPStatus.NO_CONTENT, responses=MISSING)
 def pause(desk: JobDesk) -> None:
     """Open no further round."""

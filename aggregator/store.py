@@ -50,6 +50,7 @@ class RoundState(StrEnum):
     ANNOUNCED = "announced"
     STARVED = "starved"
     ABORTED = "aborted"
+    ROLLED_BACK = "rolled-back"
 
 
 class TaskState(StrEnum):
@@ -166,6 +167,10 @@ class Round(NamedInJob, Base):
     note: Mapped[str] = mapped_column(default="")
     coding: Mapped[dict[str, Any]] = mapped_column(default=dict)
     """What `pacing` decided and saw; empty where nothing is adapted."""
+    deadline_s: Mapped[float] = mapped_column(default=0.0)
+    """How long it collects, as was decided when it opened."""
+    memory: Mapped[str] = mapped_column(default="")
+    """Digest of what the optimizer remembers after this round; empty for nothing."""
 
 
 class Task(InJob, Base):

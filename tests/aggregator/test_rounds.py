@@ -23,7 +23,7 @@ def test_every_state_has_its_row_and_moves_only_to_states() -> None:
 
 def test_every_state_can_reach_an_end() -> None:
     ends = {state for state in RoundState if not MOVES[state]}
-    assert ends == {RoundState.ANNOUNCED, RoundState.ABORTED}
+    assert ends == {RoundState.ANNOUNCED, RoundState.ABORTED, RoundState.ROLLED_BACK}
     reaching = set(ends)
     for _ in RoundState:
         reaching |= {state for state in RoundState if MOVES[state] & reaching}
@@ -31,9 +31,10 @@ def test_every_state_can_reach_an_end() -> None:
 
 
 def test_nothing_is_aborted_once_committed() -> None:
-    for state in (RoundState.COMMITTED, RoundState.ANNOUNCED, RoundState.ABORTED):
+    over = {RoundState.COMMITTED, RoundState.ANNOUNCED, RoundState.ABORTED, RoundState.ROLLED_BACK}
+    for state in over:
         assert RoundState.ABORTED not in MOVES[state]
-    for state in set(RoundState) - {RoundState.COMMITTED, RoundState.ANNOUNCED, RoundState.ABORTED}:
+    for state in set(RoundState) - over:
         assert RoundState.ABORTED in MOVES[state]
 
 
