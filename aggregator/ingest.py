@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 from sqlalchemy.orm import Session
 
-from aggregator import ledger, outbox, quarantine, refusals
+from aggregator import ledger, outbox, quarantine, refusals, staleness, versions
 from aggregator.merge import MergeError, check_headroom
 from aggregator.planning import codec_seed, offer_of
 from aggregator.robust.clipping import whole_norm
@@ -42,7 +42,7 @@ def on_manifest(session: Session, room: Room, device: str, manifest: Manifest) -
     task = _task_of(session, device, manifest)
     if _answer_again(session, room, task, manifest):
         return
-    _require_open(session, task)
+    _require_open(session, room, task)
     _require_trusted(session, task.device)
     ledger.check(manifest)
     try:
@@ -104,9 +104,10 @@ def _answer_again(session: Session, room: Room, task: Task, manifest: Manifest) 
     return True
 
 
-def _require_open(session: Session, task: Task) -> None:
+def _require_open(session: Session, room: Room, task: Task) -> None:
     current = session.get_one(Round, task.round)
-    if current.state not in ACCEPTING:
+    late = current.state not in ACCEPTING
+    if late and not staleness.still_counts(room, current, versions.current(session).version):
         raise RemoteProtocolError(f"round {current.number} is {current.state}: too late for an update", Refusal.LATE)
     if task.state is TaskState.DECLINED:
         raise RemoteProtocolError(f"task {task.id} was declined: {task.note}", Refusal.UNKNOWN_TASK)
@@ -144,7 +145,7 @@ def _finish(session: Session, room: Room, task: Task, upload: Upload) -> None:
             _ask(session, room, task, upload)
             return
         room.uploads.drop(task.device)
-        _require_open(session, task)
+        _require_open(session, room, task)
         payload = _checked(room, task, upload.manifest, data)
     except RemoteProtocolError as error:
         room.uploads.drop(task.device)

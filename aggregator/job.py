@@ -67,6 +67,10 @@ class Job:
         optimizer: what is made of the average (`aggregator.optimizers`).
         gate_points: how many points of accuracy on the held-out pictures a round may cost at any precision; one that
             costs more is rolled back. 0 lets every round pass.
+        max_staleness: how many versions old an update may be that comes after its round and is merged with the next;
+            0 refuses such updates (`aggregator.staleness`).
+        buffer: a round ends when so many updates are there, late ones too, and nobody at work is asked; 0 for rounds
+            that wait for their devices.
         groups: of devices that work for this job; the main one names none and has all that no other asks for.
         merge: how updates are merged (`aggregator.robust`): `mean`, or a rule that bears devices which lie.
         quarantine: `off`, or k/m: a device that gave cause in k of its last m rounds is asked no more
@@ -111,6 +115,8 @@ class Job:
     deadline_factor: float = 0.0
     optimizer: str = optimizers.FEDAVG
     gate_points: float = 0.0
+    max_staleness: int = 0
+    buffer: int = 0
     groups: tuple[str, ...] = ()
     merge: str = MEAN
     quarantine: str = OFF
@@ -144,6 +150,18 @@ class Job:
         _check("seed", self.seed, 0 <= self.seed < 1 << 63, "0 to 2^63 - 1")
         _check("per_round", self.per_round, 0 <= self.per_round <= MAX_UPDATES, f"0 (all) to {MAX_UPDATES}")
         _check("deadline_factor", self.deadline_factor, 0 <= self.deadline_factor <= 1e3, "0 (none) to 1000")
+        _check("max_staleness", self.max_staleness, 0 <= self.max_staleness <= 1000, "0 (none is late) to 1000")
+        _check("buffer", self.buffer, 0 <= self.buffer <= MAX_UPDATES, f"0 (none) to {MAX_UPDATES}")
+        buffered = not self.buffer or bool(self.max_staleness and not self.per_round)
+        _check("buffer", self.buffer, buffered, "0 without max_staleness, and with per_round")
+        paced = bool(self.buffer) and self.rates != FIXED
+        _check("buffer", self.buffer, not paced, "0 with rates, which look at whole rounds")
+        plain = not self.max_staleness or Merging.parse(self.merge).is_plain
+        _check("max_staleness", self.max_staleness, plain, f"0 with {self.merge}, where a device has one vote")
+        same_steps = not (self.max_staleness and (self.vote or any(each.takes_steps for each in self._recipes)))
+        _check(
+            "max_staleness", self.max_staleness, same_steps, "0 with a vote or stosign, whose steps are a round's own"
+        )
         _check("gate_points", self.gate_points, 0 <= self.gate_points <= 100, "0 (none) to 100")
         try:
             optimizers.parse(self.optimizer)
@@ -187,6 +205,10 @@ class Job:
         _check("quarantine_rest_s", self.quarantine_rest_s, 0 <= self.quarantine_rest_s <= 1e9, "0 to 1e9 seconds")
         enough = self.min_devices >= merging.least
         _check("min_devices", self.min_devices, enough, f"{merging.least} or more with merge {merging}")
+
+    @property
+    def _recipes(self) -> list[Recipe]:
+        return [Recipe.parse(each) for each in self.all_recipes]
 
     @property
     def all_recipes(self) -> tuple[str, ...]:

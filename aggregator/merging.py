@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from sqlalchemy import select
 
-from aggregator import versions
+from aggregator import staleness, versions
 from aggregator.merge import PartialSum
 from aggregator.model import GlobalModel
 from aggregator.rates.base import Reach, Spreads
@@ -27,7 +27,7 @@ class Merged(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """An accepted update."""
+    """An accepted update; `samples` is what it counts for, which is less where it is late."""
 
     task: str
     digest: str
@@ -36,8 +36,12 @@ class _Row:
     precision: str
 
 
+def _row(current: Round, task: str, digest: str, samples: int, norm: float, precision: str, base_version: int) -> _Row:
+    return _Row(task, digest, staleness.weight(samples, current.base_version - base_version), norm, precision)
+
+
 def merge_journal(room: Room, current: Round) -> Merged:
-    """Merge the accepted updates of a round, but those of devices that were quarantined since.
+    """Merge the updates that a round has taken for itself, but those of devices that were quarantined since.
 
     No more is in memory than is added up together, or than a slice of all updates.
 
@@ -48,10 +52,13 @@ def merge_journal(room: Room, current: Round) -> Merged:
     """
     with room.store.reading() as session:
         base = versions.load(room, session.get_one(Model, current.base_version))
-        columns = select(Update.task, Update.digest, Update.samples, Update.norm, Task.precision)
-        joined = columns.join(Task, Task.id == Update.task).join(Device, Device.id == Update.device)
-        mine = joined.where(Update.round == current.number, Update.accepted, Device.quarantined == "")
-        rows = [_Row(*row) for row in session.execute(mine.order_by(Update.task))]
+        columns = select(Update.task, Update.digest, Update.samples, Update.norm, Task.precision, Round.base_version)
+        of_round = (Round.job == Update.job) & (Round.number == Update.round)
+        joined = (
+            columns.join(Task, Task.id == Update.task).join(Device, Device.id == Update.device).join(Round, of_round)
+        )
+        mine = joined.where(Update.merged == current.number, Device.quarantined == "")
+        rows = [_row(current, *row) for row in session.execute(mine.order_by(Update.task))]
     reach, merging = _Seen(wanted=bool(current.coding)), Merging.parse(room.job.merge)
     if merging.is_plain:
         return Merged(_added(room, base, rows, reach), reach.mean, _doubts(rows, {}))

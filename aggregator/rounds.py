@@ -31,6 +31,7 @@ from aggregator import (
     pacing,
     planning,
     quarantine,
+    staleness,
     versions,
 )
 from aggregator.blobs import BlobError
@@ -114,7 +115,7 @@ def _move(room: Room, number: int, to: RoundState) -> Iterator[tuple[Session, Ro
         if to not in MOVES[current.state]:
             raise IllegalMove(f"round {number} is {current.state}: it cannot become {to}")
         current.state = to
-        if to not in ACCEPTING:
+        if to not in ACCEPTING and not room.job.max_staleness:
             room.uploads.clear()
         yield session, current
         _announce_state(session, room, current)
@@ -140,10 +141,11 @@ def _plan(room: Room, last: Round | None) -> bool:
             return False
         if devices.may_be_available(session, room.clock()) < room.job.min_devices:
             return False
-        invited = planning.invited(session, room, number)
+        at_work = staleness.at_work(session, room, number)
+        invited = [device for device in planning.invited(session, room, number) if device.id not in at_work]
         deadline_s = planning.deadline_s(session, room, number, invited)
         model = versions.current(session)
-    if len(invited) < room.job.min_devices:
+    if len(invited) + len(at_work) < room.job.min_devices:
         return False
     try:
         decided = pacing.decide(room, number, model, invited)
@@ -188,7 +190,7 @@ def _offer_rest(room: Room, current: Round) -> bool:
     with room.store.reading() as session:
         tasks = tasks_of(session, current.number)
         tally = _Tally.of(session, current.number)
-        if tally.accepted >= room.job.quorum_of(tally.offered):
+        if _ready(session, room, current, tally) >= room.job.quorum_of(tally.offered):
             return _merge_now(room, current)
         if remaining_s(room, current) > 0:
             return False
@@ -248,25 +250,32 @@ def _collect(room: Room, current: Round) -> bool:
 
 def _close(room: Room, current: Round) -> bool:
     """COLLECTING or EXTENDED → MERGING, EXTENDED or STARVED."""
+    job, time_is_up, extended = room.job, remaining_s(room, current) <= 0, current.state is RoundState.EXTENDED
     with room.store.reading() as session:
         tally = _Tally.of(session, current.number)
-    enough = tally.accepted >= room.job.quorum_of(tally.offered)
-    extended = current.state is RoundState.EXTENDED
-    if not tally.open:
-        return _merge_now(room, current) if tally.accepted else _starve(room, current)
-    if room.job.per_round and tally.accepted >= room.job.per_round:
+        ready = _ready(session, room, current, tally)
+        owed = tally.open + len(staleness.at_work(session, room, current.number))
+    if not owed:
+        return _merge_now(room, current) if ready else _starve(room, current)
+    has_all = 0 < (job.buffer or job.per_round) <= ready
+    enough = ready >= job.quorum_of(tally.offered)
+    if has_all or (enough and (extended or time_is_up)):
         return _merge_now(room, current)
-    if enough and extended:
-        return _merge_now(room, current)
-    if remaining_s(room, current) > 0:
+    if not time_is_up:
         return False
-    if enough:
-        return _merge_now(room, current)
     return _starve(room, current) if extended else _extend(room, current)
 
 
+def _ready(session: Session, room: Room, current: Round, tally: _Tally) -> int:
+    """Updates that could be merged now."""
+    return staleness.waiting(session, room, current) if room.job.buffer else tally.accepted
+
+
 def _merge_now(room: Room, current: Round) -> bool:
-    with _move(room, current.number, RoundState.MERGING):
+    """The set of updates is fixed with the move: what comes from now on waits for the next round."""
+    with _move(room, current.number, RoundState.MERGING) as (session, moved):
+        for update in session.scalars(select(Update).where(staleness.waits(room, moved))):
+            update.merged = moved.number
         return True
 
 
@@ -346,7 +355,10 @@ def _validate(room: Room, current: Round) -> bool:
         session.add(Model(version=number, digest=current.candidate, made_at=room.clock(), precisions=trained))
         session.flush()
         exports.register(session, number, kept)
-        _miss_open_tasks(session, number)
+        if room.job.buffer:
+            staleness.give_up(session, room, number)
+        else:
+            _miss_open_tasks(session, number)
         for device in devices.members(session):
             assignment.apply(device, choices[device.id])
             exports.offer_version(session, room, device, number, round=number)

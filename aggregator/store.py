@@ -205,6 +205,8 @@ class Update(InJob, Base):
     payload_bytes: Mapped[int]
     fp32_bytes: Mapped[int] = mapped_column(default=0)
     """What the same update would weigh under recipe `fp32`."""
+    merged: Mapped[int | None] = mapped_column(default=None, index=True)
+    """The round whose model it went into."""
     samples: Mapped[int]
     loss: Mapped[float]
     accuracy: Mapped[float]

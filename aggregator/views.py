@@ -166,6 +166,7 @@ class UpdateView(BaseModel):
     received_at: float
     norm: float = Field(description="Euclidean norm of its deltas; 0 where it was refused before that was known")
     doubt: str = Field(description="how it stood out when its round was merged; empty where it did not")
+    merged: int | None = Field(description="the round whose model it went into; null while it waits, or for none")
 
 
 class ExportView(BaseModel):
