@@ -1,6 +1,6 @@
 """What a fleet learns while some of its devices lie, by rule of merging; and what each rule takes beside the mean.
 
-    scripts/bench/robust                                            about 25 minutes of one core
+    scripts/bench/robust                                            a quarter of an hour of one core
     scripts/bench/robust --quick                                    digits, two rounds: does everything work?
     scripts/bench/robust --json docs/results/bench/robust.json --plot docs/results/bench/robust.svg
 
@@ -227,7 +227,9 @@ def _cost_figures(costs: Sequence[Cost], *, limited: bool) -> Iterator[Figure]:
 
 def show(results: Results, costs: Sequence[Cost]) -> None:
     """Both tables."""
-    table = Table("attack", *RULES, title="accuracy, %")
+    table = Table(title="accuracy, %")
+    for name in ("attack", *RULES):
+        table.add_column(name, overflow="fold")
     for attack in dict.fromkeys(attack for attack, _ in results):
         cells = [results.get((attack, rule), []) for rule in RULES]
         table.add_row(attack or "none", *(f"{fmean(percents):.1f}" if percents else "" for percents in cells))
