@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from aggregator.store import Base, Device, Export, Model, Pause, Round, Store, Task, Update
 
 _TENTHS: Final = 10
+_OF_DEVICE: Final = ("public_key", "status", "revoked", "quarantined", "precision", "budget_j_per_day")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +86,14 @@ def _task(row: Task) -> Change | None:
 
 
 def _device(row: Device) -> Change | None:
-    if not (_new(row, "public_key", "status", "revoked", "precision", "budget_j_per_day") or _moved_on(row)):
+    if not (_new(row, *_OF_DEVICE) or _moved_on(row)):
         return None
     telemetry = row.telemetry or {}
     facts = {
         "device": row.id,
         "job": row.job,
         "status": "revoked" if row.revoked else (row.status or "offline"),
+        "quarantined": row.quarantined or "",
         "lifecycle": telemetry.get("lifecycle", ""),
         "progress": telemetry.get("progress", 0.0),
         "precision": row.precision or "",

@@ -10,7 +10,7 @@ from nicegui import ui
 from aggregator import handlers, joining
 from aggregator.coordinator import Busy
 from aggregator.devices import MAINS_J_PER_DAY
-from aggregator.faults import CommandRefused
+from aggregator.faults import CommandRefused, Fault
 from aggregator.page.live import Visit
 from aggregator.page.parts import box, button, command, say
 
@@ -146,16 +146,52 @@ def ask_revoke(visit: Visit, device: str) -> None:
 
 def ask_budget(visit: Visit, device: str) -> None:
     """Give a device a budget."""
+
+    def set_budget(text: str) -> None:
+        try:
+            joules = float(text) if text else None
+        except ValueError:
+            raise CommandRefused(Fault.INVALID, f"{text!r}: expected a number of joules") from None
+        visit.desk.command(handlers.set_budget, device, joules)
+
     words = f"Joules a day for inference. Leave it empty to give back the device's own; {MAINS_J_PER_DAY:.0e} is mains."
+    _ask_text(visit, f"Budget of {device}", words, "J a day", "Set budget", set_budget, f"Budget of {device} is set")
+
+
+def ask_quarantine(visit: Visit, device: str) -> None:
+    """Ask a device no more."""
+    words = "It is asked to train no more until it is released, and what it sends is refused. It keeps its model."
+
+    def shut_out(reason: str) -> None:
+        visit.desk.command(handlers.shut_out, device, reason)
+
+    _ask_text(visit, f"Quarantine {device}?", words, "Why", "Quarantine", shut_out, f"{device} is in quarantine")
+
+
+def ask_release(visit: Visit, device: str) -> None:
+    """Ask a device again."""
+    confirm(
+        visit,
+        f"Release {device}?",
+        "It is asked to train again, and what it did before counts no more.",
+        "Release",
+        lambda: visit.desk.command(handlers.release, device),
+        lambda _: f"{device} is released",
+    )
+
+
+def _ask_text(
+    visit: Visit, title: str, words: str, label: str, do: str, act: Callable[[str], object], done: str
+) -> None:
+    """Ask for a line of text, then act on it; the dialog stays while it is refused."""
     if not visit.user.writes:
         ui.navigate.to(f"/login?next={quote(visit.request.url.path)}")
         return
     given = {"text": ""}
-    with _sheet(f"Budget of {device}", words) as dialog:
+    with _sheet(title, words) as dialog:
         with box("field", "label"):
-            say("J a day")
+            say(label)
             element = ui.element("input")
-            element.props["type"], element.props["inputmode"] = "text", "decimal"
             element.on(
                 "input", lambda event: given.update(text=str(event.args)), js_handler="(e) => emit(e.target.value)"
             )
@@ -163,18 +199,13 @@ def ask_budget(visit: Visit, device: str) -> None:
             button("Cancel", dialog.close)
 
             async def go() -> None:
-                try:
-                    joules = float(given["text"]) if given["text"].strip() else None
-                except ValueError:
-                    ui.notify("Expected a number of joules", type="negative", position="bottom")
-                    return
-                dialog.close()
                 with visit.client:
-                    if await attempt(lambda: visit.desk.command(handlers.set_budget, device, joules)) is not None:
-                        ui.notify(f"Budget of {device} is set", type="positive", position="bottom")
+                    if await attempt(lambda: act(given["text"].strip())) is not None:
+                        dialog.close()
+                        ui.notify(done, type="positive", position="bottom")
                         visit.refresh()
 
-            button("Set budget", go, "main-one")
+            button(do, go, "main-one")
     dialog.open()
 
 

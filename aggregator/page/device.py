@@ -7,7 +7,7 @@ from typing import Any, Final
 from aggregator import readers
 from aggregator.devices import MAINS_J_PER_DAY
 from aggregator.page import charts, words
-from aggregator.page.asking import ask_budget, ask_revoke
+from aggregator.page.asking import ask_budget, ask_quarantine, ask_release, ask_revoke
 from aggregator.page.devices import budget
 from aggregator.page.frame import Page
 from aggregator.page.live import Missing, Visit
@@ -15,7 +15,7 @@ from aggregator.page.parts import Cell, Column, badge, bar, box, button, card, f
 from aggregator.page.words import NOTHING
 from aggregator.paging import Window
 from aggregator.store import JobSession
-from aggregator.views import DeviceDetail, EnergyEntry, UpdateView
+from aggregator.views import Cause, DeviceDetail, EnergyEntry, UpdateView
 
 HISTORY: Final = 60
 """Rounds shown in charts: more would be too thin to see."""
@@ -46,6 +46,8 @@ def show(visit: Visit, seen: Seen) -> None:
     """Draw it."""
     device = seen.device
     with box("grid"):
+        if device.quarantine.reason:
+            _quarantined(visit, device)
         _what_it_is(visit, device)
         _energy(device)
         _precision(device)
@@ -53,7 +55,30 @@ def show(visit: Visit, seen: Seen) -> None:
             _bits(seen.updates)
         if seen.energy:
             _ledger(seen.energy)
+        if device.quarantine.causes:
+            _causes(device)
         _receipts(device, visit.now)
+
+
+def _quarantined(visit: Visit, device: DeviceDetail) -> None:
+    """Why it is asked no more, and the way back."""
+    held = device.quarantine
+    ends = f" It ends in {words.seconds(held.until - visit.now)}." if held.until > visit.now else ""
+    with box("notice w12"):
+        say(f"In quarantine for {words.seconds(visit.now - held.since)}: {held.reason}.{ends}")
+        button("Release", lambda: ask_release(visit, device.id))
+
+
+def _causes(device: DeviceDetail) -> None:
+    """What spoke against it, the newest first."""
+    with card("Causes for doubt", classes="w12 flush"):
+        table(
+            [Column("Round"), Column("Reason", wide=True)], [_cause(cause) for cause in device.quarantine.causes[::-1]]
+        )
+
+
+def _cause(cause: Cause) -> Sequence[Cell]:
+    return [f"Round {cause.round}", lambda: say(cause.reason, "soft small")]
 
 
 def _what_it_is(visit: Visit, device: DeviceDetail) -> None:
@@ -78,6 +103,8 @@ def _what_it_is(visit: Visit, device: DeviceDetail) -> None:
         )
         with box("row").style("margin-top: 20px"):
             button("Change budget", lambda: ask_budget(visit, device.id))
+            if not device.revoked and not device.quarantine.reason:
+                button("Quarantine", lambda: ask_quarantine(visit, device.id))
             if not device.revoked:
                 button("Revoke", lambda: ask_revoke(visit, device.id), "danger")
 

@@ -120,7 +120,7 @@ def _more(visit: Visit) -> None:
 def _row(row: DeviceView, now: float) -> list[Cell]:
     return [
         lambda: link(row.id, f"/devices/{row.id}"),
-        lambda: badge("revoked" if row.revoked else row.status),
+        lambda: badge(_state(row)),
         lambda: say(row.precision, "tag") if row.precision else say("undecided", "soft"),
         lambda: say(row.reason, "soft small"),
         str(row.model_version),
@@ -128,6 +128,10 @@ def _row(row: DeviceView, now: float) -> list[Cell]:
         words.size(row.sent_bytes),
         words.ago(row.seen_at, now),
     ]
+
+
+def _state(row: DeviceView) -> str:
+    return "revoked" if row.revoked else "quarantined" if row.quarantined else row.status
 
 
 def budget(row: DeviceView) -> str:

@@ -41,7 +41,15 @@ def test_a_round_is_told_from_joining_to_its_exports(fleet: Fleet, told: list[Ch
     assert export["precision"] == "W8A8"
     devices = [change.facts for change in told if change.kind == "device"]
     assert [device["status"] for device in devices][:1] == ["offline"]
-    last = {"device": "a", "status": "online", "lifecycle": "", "progress": 0.0, "precision": "W8A8", "job": MAIN}
+    last = {
+        "device": "a",
+        "status": "online",
+        "quarantined": "",
+        "lifecycle": "",
+        "progress": 0.0,
+        "precision": "W8A8",
+        "job": MAIN,
+    }
     assert devices[-1] == last
     json.dumps([change.facts for change in told])
 

@@ -212,16 +212,24 @@ def test_an_action_is_asked_back_about_done_and_answered(window: Window, fleet: 
     assert httpx.post(f"{fleet.url}/api/v1/join", json=body, trust_env=False).status_code in {201, 422}
 
 
-def test_a_budget_is_set_on_the_devices_page(window: Window, fleet: Served) -> None:
+def test_budget_quarantine_and_revocation_are_on_the_devices_page(window: Window, fleet: Served) -> None:
     page = window.page
     page.goto(f"{fleet.url}/login?next=/devices/pi-kitchen-3")
     sign_in(window)
     page.get_by_role("button", name="Change budget").click()
     page.get_by_label("J a day").fill("much")
     page.get_by_role("button", name="Set budget").click()
-    window.sees("Expected a number")
+    window.sees("expected a number")
     page.get_by_role("button", name="Cancel").click()
     expect(page.get_by_role("dialog")).to_have_count(0)
+    page.get_by_role("button", name="Quarantine").click()
+    page.get_by_label("Why").fill("its lens is covered")
+    page.get_by_role("dialog").get_by_role("button", name="Quarantine").click()
+    window.sees("its lens is covered")
+    page.get_by_role("button", name="Release").click()
+    page.get_by_role("dialog").get_by_role("button", name="Release").click()
+    window.sees("pi-kitchen-3 is released")
+    expect(page.get_by_role("button", name="Quarantine")).to_be_visible()
     page.get_by_role("button", name="Revoke").click()
     page.get_by_role("dialog").get_by_role("button", name="Revoke").click()
     window.sees("pi-kitchen-3 is revoked")
