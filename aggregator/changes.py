@@ -101,7 +101,9 @@ def _device(row: Device) -> Change | None:
     return Change("device", facts)
 
 
-def _update(row: Update) -> Change:
+def _update(row: Update) -> Change | None:
+    if not _new(row, "accepted"):
+        return None  # what is noted of it later is no news
     facts = {
         "job": row.job,
         "round": row.round,
@@ -113,11 +115,15 @@ def _update(row: Update) -> Change:
     return Change("update", facts)
 
 
-def _model(row: Model) -> Change:
+def _model(row: Model) -> Change | None:
+    if not _new(row, "digest"):
+        return None
     return Change("model", {"job": row.job, "version": row.version, "digest": row.digest})
 
 
-def _export(row: Export) -> Change:
+def _export(row: Export) -> Change | None:
+    if not _new(row, "digest"):
+        return None
     names = ("job", "version", "precision", "digest", "model_bytes", "accuracy")
     return Change("export", {name: getattr(row, name) for name in names})
 

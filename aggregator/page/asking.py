@@ -131,6 +131,18 @@ def ask_abort(visit: Visit) -> None:
     )
 
 
+def ask_restore(visit: Visit, version: int) -> None:
+    """Make an older version the current one."""
+    confirm(
+        visit,
+        f"Go back to version {version}?",
+        "It becomes the current model under a new number; what came between stays on record.",
+        "Go back",
+        lambda: visit.desk.command(handlers.go_back, version),
+        lambda number: f"Version {version} is the current one again, as version {number}",
+    )
+
+
 def ask_revoke(visit: Visit, device: str) -> None:
     """Shut a device out."""
     confirm(

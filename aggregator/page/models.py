@@ -1,9 +1,11 @@
 """Every version of the model, and its ONNX files to download."""
 
 from dataclasses import dataclass
+from functools import partial
 
 from aggregator import readers, summaries
 from aggregator.page import words
+from aggregator.page.asking import ask_restore
 from aggregator.page.frame import Page
 from aggregator.page.live import Visit
 from aggregator.page.parts import Cell, Column, box, button, card, empty, link, say, table
@@ -47,6 +49,9 @@ def show(visit: Visit, seen: Seen) -> None:
             if model.exports:
                 with card(f"Version {model.version}", words.day(model.made_at), "flush"):
                     table(COLUMNS, [_row(model, export) for export in sorted(model.exports, key=_width, reverse=True)])
+                    if model.version != seen.rows[0].version:
+                        with box("foot"):
+                            button("Go back to it", partial(ask_restore, visit, model.version), "bare")
         if seen.more:
             button("Show more", lambda: _more(visit))
 

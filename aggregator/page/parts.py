@@ -24,6 +24,7 @@ TONES: Final = {
     "quarantined": "bad",
     "refused": "bad",
     "aborted": "bad",
+    "rolled-back": "bad",
     "revoked": "bad",
     "offered": "open",
     "uploading": "open",

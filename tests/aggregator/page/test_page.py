@@ -210,6 +210,9 @@ def test_an_action_is_asked_back_about_done_and_answered(window: Window, fleet: 
     token = page.get_by_role("dialog").locator("code").first.inner_text()
     body = {"device": "pi-new", "public_key": "11" * 32, "token": token}
     assert httpx.post(f"{fleet.url}/api/v1/join", json=body, trust_env=False).status_code in {201, 422}
+    page.goto(f"{fleet.url}/models")
+    page.get_by_role("button", name="Go back to it").first.click()
+    window.sees("Go back to version 12?")
 
 
 def test_budget_quarantine_and_revocation_are_on_the_devices_page(window: Window, fleet: Served) -> None:
