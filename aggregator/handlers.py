@@ -63,7 +63,7 @@ def on_message(room: Room, topic: str, data: bytes) -> None:
 
 
 def foresee(session: Session, room: Room, topics: Iterable[str]) -> list[object]:
-    """Rows that messages on these topics will ask for, by three questions instead of several for each message.
+    """Rows that messages on these topics will ask for, by a few questions instead of several for each message.
 
     Hold them while the messages are handled: a session remembers only what somebody holds.
     """

@@ -93,6 +93,7 @@ def _answer_again(session: Session, room: Room, task: Task, manifest: Manifest) 
     """Repeat the verdict of a judged task."""
     if task.state not in JUDGED:
         return False
+    session.flush()  # the verdict may be of this very transaction
     verdict = session.get(Update, task.id)
     if verdict is None:
         return False

@@ -50,10 +50,7 @@ def check(manifest: Manifest) -> None:
 def book_update(session: Session, room: Room, task: Task, manifest: Manifest) -> None:
     """Book a judged update, accepted or not: it was trained and sent."""
     distance_km, modelled = room.job.distance_km, EnergySource.MODELLED
-    # Nothing that waits to be written is asked for, unless a device is judged twice in one transaction of many; that
-    # one fails then, and all its messages are handled one by one.
-    with session.no_autoflush:
-        books = _Books.of(session, task.round, task.device)
+    books = _Books.of(session, task.round, task.device)
     books.add(task, Purpose.UP, CHANNEL.up_mj(manifest.payload_bytes, distance_km), modelled)
     books.add(task, Purpose.DOWN, CHANNEL.down_mj(manifest.fetched_bytes, [distance_km]), modelled)
     books.add(task, Purpose.TRAINING, manifest.energy_mj, manifest.energy_source)

@@ -118,9 +118,15 @@ def _run(arguments: argparse.Namespace, folder: Path, console: Console) -> Run:
         processes = max(1, arguments.agents // 500)
         stage.populate(arguments.agents, processes, churn=arguments.churn, absence_s=arguments.absence)
         stage.command("churn")
+        told: list[float] = []
 
         def over() -> bool:
             sample = watch.take()
+            if sample.round > len(told):
+                told.append(sample.at_s)
+                console.print(
+                    f"{sample.at_s:6.0f} s: round {sample.round}, {sample.rss_mb:.0f} MB, {sample.present} there"
+                )
             status.update(
                 f"round {sample.round} of {arguments.rounds}, {sample.state}: {sample.present} devices there,"
                 f" {sample.owed} updates under way, {sample.rss_mb:.0f} MB"
@@ -303,13 +309,14 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--agents", type=int, help="virtual devices (default 1000)")
     parser.add_argument("--rounds", type=int, help="rounds (default 30)")
     parser.add_argument("--churn", type=float, default=0.2, help="share of them that is away at any time (default 0.2)")
-    parser.add_argument("--absence", type=float, default=10.0, help="mean seconds of an absence (default 10)")
+    parser.add_argument("--absence", type=float, help="mean seconds of an absence (default 60, quick 5)")
     parser.add_argument("--deadline", type=float, help="seconds that a round collects (default 30, quick 5)")
     parser.add_argument("--patience", type=float, default=7200, help="seconds after which the run is given up")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="copy the aggregator's folder and the ledgers here")
     arguments = parser.parse_args()
     arguments.agents = arguments.agents or (50 if arguments.quick else 1000)
     arguments.rounds = arguments.rounds or (3 if arguments.quick else 30)
+    arguments.absence = arguments.absence or (5.0 if arguments.quick else 60.0)
     arguments.deadline = arguments.deadline or (5.0 if arguments.quick else 30.0)
     return arguments
 

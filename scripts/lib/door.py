@@ -42,9 +42,10 @@ class Door:
         return rows
 
     def post(self, path: str, body: dict[str, Any]) -> Any:
-        """Write, with the administrator's token."""
+        """Write, with the administrator's token; None where there is nothing to say."""
         token = (self._state / "admin-token").read_text().strip()
-        return self._request("POST", path, json=body, headers={"Authorization": f"Bearer {token}"}).json()
+        answer = self._request("POST", path, json=body, headers={"Authorization": f"Bearer {token}"})
+        return answer.json() if answer.data else None
 
     def blob(self, digest: str) -> bytes:
         """A file by its SHA-256."""

@@ -27,6 +27,7 @@ from protocol.messages import (
     Need,
     Offer,
     Receipt,
+    ServerState,
     State,
     Status,
 )
@@ -82,8 +83,9 @@ class VirtualAgent:
     session: int = 0
     sequence: int = 0
     model_digest: bytes = b""
-    server_online: bool = True
     outbox: dict[str, Entry] = field(default_factory=dict)
+    done: set[str] = field(default_factory=set)
+    """Tasks with a receipt."""
     working: dict[str, Offer] = field(default_factory=dict)
     """Offers whose base is on its way."""
 
@@ -126,6 +128,10 @@ class VirtualAgent:
     def on_opened(self, message: Message, now_s: float) -> Iterator[Outgoing]:
         """Answer a message that was checked."""
         match message:
+            case ServerState(online=True):
+                self.hurry()
+            case Offer() as offer if offer.task in self.done:
+                pass
             case Offer() as offer if offer.task in self.outbox:
                 self.outbox[offer.task].due_s = now_s
             case Offer() as offer:
@@ -136,6 +142,7 @@ class VirtualAgent:
             case Receipt() as receipt if receipt.task in self.outbox:
                 if receipt.digest == self.outbox[receipt.task].manifest.digest:
                     del self.outbox[receipt.task]
+                    self.done.add(receipt.task)
                     self.ledger.receipted(self.name, receipt)
             case ModelOffer() as model if model.digest != self.model_digest:
                 self.model_digest = model.digest

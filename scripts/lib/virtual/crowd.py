@@ -35,6 +35,8 @@ from virtual.member import Member
 TICK_S: Final = 0.1
 """How often devices look at what is due."""
 TELL_S: Final = 1.0
+KEEP_S: Final = 2.0
+"""How often connections are looked after."""
 JOINING: Final = 8
 """Devices that join at a time."""
 CONNECTING: Final = 20
@@ -77,6 +79,7 @@ class Crowd:
         self._http = urllib3.PoolManager(maxsize=JOINING, timeout=20.0, retries=urllib3.Retry(8, backoff_factor=0.2))
         self._bases = Bases(plan.http, self._http)
         self._selector = selectors.DefaultSelector()
+        self._keep_at_s = 0.0
         self._watched: dict[int, tuple[socket.socket, int]] = {}
         self._churn = Churn(plan.churn, plan.absence_s, plan.seed + plan.first)
         self.members = [self._member(index, ledger) for index in range(plan.first, plan.first + plan.count)]
@@ -165,9 +168,19 @@ class Crowd:
                 self._unwatch(member)  # before a new connection gets the same number
         due = [member for member in self.members if now_s >= member.connects_at_s]
         for member in due[:CONNECTING]:
-            member.connect(now_s)
+            if member.connect(now_s):
+                self._watch(member)
         for member in self.members:
-            member.tick(now_s)
+            if member.busy:
+                member.tick(now_s)
+                self._watch(member)
+        if now_s >= self._keep_at_s:
+            self._keep_at_s = now_s + KEEP_S
+            self._keep()
+
+    def _keep(self) -> None:
+        """Pings, and connections that broke without anybody reading of it."""
+        for member in self.members:
             if member.link.open and not member.link.keep():
                 self._forget(member)
             self._watch(member)

@@ -98,6 +98,11 @@ class Member:
         for offer in self.agent.working.values():
             self._begin(offer, now_s)
 
+    @property
+    def busy(self) -> bool:
+        """Whether something may be due."""
+        return self.present and bool(self.agent.working or self.agent.outbox)
+
     def tick(self, now_s: float) -> None:
         """Do what is due."""
         if not self.present:

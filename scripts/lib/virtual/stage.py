@@ -94,6 +94,11 @@ class Stage:
 
     def start_aggregator(self) -> Child:
         """As an operator would."""
+        path = str(self.write_settings())
+        return self.children.start("aggregator-serve", "bitfleet-aggregator", "serve", "--config", path)
+
+    def write_settings(self) -> Path:
+        """The aggregator's configuration, as a file."""
         settings = {
             "fleet": FLEET,
             "state_dir": str(self.state),
@@ -105,10 +110,17 @@ class Stage:
         lines = [*_toml(settings), "[job]", *_toml(self.job)]
         path = self.folder / "aggregator.toml"
         path.write_text("\n".join(lines) + "\n")
-        return self.children.start("aggregator-serve", "bitfleet-aggregator", "serve", "--config", str(path))
+        return path
 
-    def populate(self, agents: int, processes: int, **plan: Any) -> None:
-        """Let so many devices join and connect, in equal crowds; returns when all are there."""
+    def populate(self, agents: int, processes: int, prefix: tuple[str, ...] = (), **plan: Any) -> None:
+        """Let so many devices join and connect, in equal crowds; returns when all are there.
+
+        Args:
+            agents: how many.
+            processes: in how many crowds.
+            prefix: stands before the crowds' commands.
+            plan: what is special about them (`Plan`).
+        """
         token = self.door.post("/api/v1/tokens", {"uses": agents})["token"]
         endpoint = json.loads((self.state / "endpoint.json").read_text())
         host, _, port = endpoint["broker"].removeprefix("mqtt://").rpartition(":")
@@ -120,7 +132,7 @@ class Stage:
                 "broker_port": int(port),
                 "ledger": str(self.folder / f"ledger-{index}.jsonl"),
             }
-            self.start_crowd(Plan(**{**common, **where, **plan}, first=first, count=last - first))
+            self.start_crowd(Plan(**{**common, **where, **plan}, first=first, count=last - first), prefix)
         self.until(lambda: self.told("present") == agents, "all devices are there", 300 + agents / 10)
 
     def start_crowd(self, plan: Plan, prefix: tuple[str, ...] = ()) -> CrowdProcess:
