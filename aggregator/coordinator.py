@@ -30,7 +30,9 @@ from protocol.messages import RoundState
 T = TypeVar("T")
 
 TICK_S: Final = 0.2
-"""How often deadlines are looked at when nothing arrives."""
+"""How long it waits for something to arrive."""
+LOOK_S: Final = 1.0
+"""How often deadlines are looked at when nothing arrives: they are seconds, and a look costs some milliseconds."""
 BATCH: Final = 128
 """Events handled before the outbox and the round get their turn: what a disk does at once, and less than a second."""
 PATIENCE_S: Final = 30.0
@@ -81,6 +83,7 @@ class Coordinator:
         self._room, self._link, self._inbox, self._on_connected = room, link, inbox, on_connected
         self._store = room.store.of(None)
         self._stopping = threading.Event()
+        self._look_at_s = 0.0
         self._handed = 0
         """The newest outbox row that the link has."""
         self._acknowledged = set[int]()
@@ -101,16 +104,16 @@ class Coordinator:
     def run(self) -> None:
         """Work until `stop`."""
         while not self._stopping.is_set():
-            for said_by_broker, events in groupby(self._take(), _is_said_by_broker):
+            taken = self._take()
+            for said_by_broker, events in groupby(taken, _is_said_by_broker):
                 if said_by_broker:
                     self._handle_together(list(events))
                 else:
                     for event in events:
                         self._handle(event)
-            self._guarded("what is to be sent", self._flush)
-            for room in self._room.rooms.values():
-                if time.monotonic() >= self._patience[room.name].until:
-                    self._move(room)
+            if taken or time.monotonic() >= self._look_at_s:
+                self._look_at_s = time.monotonic() + LOOK_S
+                self._move_all()
         self._drain()
 
     def stop(self) -> None:
@@ -133,6 +136,13 @@ class Coordinator:
             if result.cancel():
                 raise Busy(f"the aggregator did not get to it within {patience_s:g} s; try again") from error
             raise
+
+    def _move_all(self) -> None:
+        """What is due in every job."""
+        self._guarded("what is to be sent", self._flush)
+        for room in self._room.rooms.values():
+            if time.monotonic() >= self._patience[room.name].until:
+                self._move(room)
 
     def _take(self) -> list[Any]:
         """What has arrived, waiting a tick for the first."""

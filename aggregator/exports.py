@@ -56,20 +56,22 @@ def keep(room: Room, model: GlobalModel, version: int, precision: str) -> Kept:
     return Kept(precision, digest, len(export.model), export.accuracy, export.report.pictures)
 
 
-def register(session: Session, version: int, kept: Iterable[Kept]) -> None:
-    """Write exports into the tables."""
-    for item in kept:
-        session.add(
-            Export(
-                version=version,
-                precision=item.precision,
-                digest=item.digest,
-                model_bytes=item.model_bytes,
-                accuracy=item.accuracy,
-                pictures=item.pictures,
-            )
+def register(session: Session, version: int, kept: Iterable[Kept]) -> list[Export]:
+    """Write exports into the tables; whoever holds the rows asks for none of them again."""
+    rows = [
+        Export(
+            version=version,
+            precision=item.precision,
+            digest=item.digest,
+            model_bytes=item.model_bytes,
+            accuracy=item.accuracy,
+            pictures=item.pictures,
         )
+        for item in kept
+    ]
+    session.add_all(rows)
     session.flush()
+    return rows
 
 
 def kept_of(session: Session, version: int) -> list[Kept]:

@@ -354,7 +354,7 @@ def _validate(room: Room, current: Round) -> bool:
         trained = sorted(candidate.profiles)
         session.add(Model(version=number, digest=current.candidate, made_at=room.clock(), precisions=trained))
         session.flush()
-        exports.register(session, number, kept)
+        held = exports.register(session, number, kept)  # else every device would ask the database for its own
         if room.job.buffer:
             staleness.give_up(session, room, number)
         else:
@@ -362,6 +362,7 @@ def _validate(room: Room, current: Round) -> bool:
         for device in devices.members(session):
             assignment.apply(device, choices[device.id])
             exports.offer_version(session, room, device, number, round=number)
+        del held
     return True
 
 

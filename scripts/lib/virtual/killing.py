@@ -29,6 +29,8 @@ from virtual.stage import Stage
 
 NETWORK: Final = "resnet18:width=0.0625,stem=3x3,input=1x8x8,classes=10"
 HOST: Final = "127.0.0.1"
+QUIET_PORTS: Final = (20_000, 30_000)
+"""Below what systems give to outgoing connections: one could take the port of a service that is dead for a moment."""
 GROWN_UP: Final = 0.75
 """Of all lives; the others may end before they have begun to work."""
 
@@ -133,10 +135,9 @@ def killed(
 
 def _run(folder: Path, devices: int, rounds: int, act: Callable[[MortalStage], object]) -> Outcome:
     began_s = time.monotonic()
-    with open_broker(
-        "mosquitto", host=HOST, port=free_port(HOST), folder=folder / "broker", report=lambda _: None
-    ) as url:
-        with MortalStage(folder, job(devices, rounds), {"broker": str(url)}) as stage:
+    broker_port, http_port = (free_port(HOST, random.randrange(*QUIET_PORTS)) for _ in range(2))
+    with open_broker("mosquitto", host=HOST, port=broker_port, folder=folder / "broker", report=lambda _: None) as url:
+        with MortalStage(folder, job(devices, rounds), {"broker": str(url), "http_port": http_port}) as stage:
             stage.populate(devices, 1, training_s=0.1)
             act(stage)
             stage.door.post("/api/v1/rounds/pause", {})
