@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 from hashlib import sha256
-from typing import Final
 
 import msgpack
 from sqlalchemy import select

@@ -1,7 +1,5 @@
 """Committed versions of the fleet's model; the newest one is what everybody works with."""
 
-from typing import Final
-
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -10,6 +8,7 @@ from aggregator.room import Room
 from aggregator.start import starting_model
 from aggregator.store import Model
 from protocol.precision import MAX_PROFILES
+
 
 class JobMismatch(Exception):
     """The stored model is not one the job can train; the message says what to change."""

@@ -54,6 +54,7 @@ def journal_cost(architecture: str, updates: int, recipe: str = DEFAULT_RECIPE) 
                     agent.train(offer)
             payload_bytes = max(len(entry.payload) for agent in agents.values() for entry in agent.outbox.values())
             ingest_s = sum(_upload(room, agents, agent) for agent in agents.values())
+            rounds.advance(room)  # to merging: which updates are its own is decided now
             with room.store.reading() as session:
                 current = planning.newest_round(session)
             assert current is not None
@@ -70,7 +71,7 @@ def _room(folder: Path, architecture: str, recipe: str) -> Room:
     key = SigningKey(bytes(32))
     store, blobs = Store(folder / DATABASE), Blobs(folder / BLOBS)
     room = Room(store=store, blobs=blobs, topics=FLEET, job=job, server_key=key.public)
-    with store.transaction() as session:  # as a later round finds it: with the profile that the first one derives
+    with room.store.transaction() as session:  # as a later round finds it: with the profile that the first one derives
         session.add(
             Model(version=0, digest=blobs.put(base_of(architecture).to_bytes()), made_at=0.0, precisions=[PRECISION])
         )
