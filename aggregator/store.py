@@ -8,6 +8,7 @@ Devices, tokens and what is to be sent belong to the fleet; rounds, models and u
 """
 
 import copy
+import logging
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,19 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, ClassVar, Final, Self
 
-from sqlalchemy import JSON, Engine, ForeignKey, ForeignKeyConstraint, LargeBinary, create_engine, event, text
+from sqlalchemy import (
+    JSON,
+    Connection,
+    Engine,
+    Enum,
+    ForeignKey,
+    ForeignKeyConstraint,
+    LargeBinary,
+    create_engine,
+    event,
+    inspect,
+    text,
+)
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.orm import (
     DeclarativeBase,
@@ -28,9 +41,14 @@ from sqlalchemy.orm import (
 )
 from sqlalchemy.pool import NullPool
 
-SCHEMA_VERSION = 3
+SCHEMA: Final = "3"
+"""The newest file of `migrations`; what is below must be what those make."""
+UPGRADED: Final = frozenset({"2"})
+"""Schemas that can be brought to this one."""
 MAIN: Final = "main"
 """The job that every fleet has."""
+
+log = logging.getLogger("bitfleet.aggregator")
 
 
 class StoreError(Exception):
@@ -68,7 +86,12 @@ class Base(DeclarativeBase):
     """The one schema."""
 
     # SQLAlchemy reads this mapping from the class.
-    type_annotation_map = {dict[str, Any]: JSON, list[str]: JSON, bytes: LargeBinary}  # noqa: RUF012
+    type_annotation_map = {  # noqa: RUF012
+        dict[str, Any]: JSON,
+        list[str]: JSON,
+        bytes: LargeBinary,
+        StrEnum: Enum(StrEnum, native_enum=False, length=24),  # as text: a new state is no new schema
+    }
 
 
 class InJob:
@@ -373,9 +396,9 @@ class StoreReader:
 
     def _check(self) -> None:
         with self.engine.connect() as connection:
-            version = connection.execute(text("PRAGMA user_version")).scalar_one()
-        if version != SCHEMA_VERSION:
-            raise StoreError(f"database {self.path} has schema {version}: this version reads {SCHEMA_VERSION}")
+            found = _schema_of(connection)
+        if found != SCHEMA:
+            raise StoreError(f"database {self.path} has schema {found or 'none'}: this version reads {SCHEMA}")
 
     @contextmanager
     def reading(self) -> Iterator[JobSession]:
@@ -414,15 +437,34 @@ class Store(StoreReader):
         return _open_engine(self.path)
 
     def _check(self) -> None:
-        with self.engine.begin() as connection:
-            version = connection.execute(text("PRAGMA user_version")).scalar_one()
+        with self.engine.connect() as connection:
             damage = connection.execute(text("PRAGMA quick_check")).scalar_one()
             if damage != "ok":
                 raise StoreError(f"database {self.path} is damaged ({damage}): restore it from a backup")
-            if version not in {0, SCHEMA_VERSION}:
-                raise StoreError(f"database {self.path} has schema {version}: this version reads {SCHEMA_VERSION}")
-            connection.execute(text(f"PRAGMA user_version = {SCHEMA_VERSION}"))
-        Base.metadata.create_all(self.engine)
+            found = _schema_of(connection)
+        if not found:
+            self._make()
+        elif found != SCHEMA:
+            self._upgrade(found)
+
+    def _make(self) -> None:
+        """Every table at once; a test holds it to be what the migrations make."""
+        with self.engine.begin() as connection:
+            Base.metadata.create_all(connection)
+            connection.execute(text("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)"))
+            connection.execute(text("INSERT INTO alembic_version VALUES (:schema)"), {"schema": SCHEMA})
+
+    def _upgrade(self, found: str) -> None:
+        if found not in UPGRADED:
+            known = ", ".join(sorted(UPGRADED))
+            raise StoreError(
+                f"database {self.path} has schema {found}: this version reads {SCHEMA}, and makes that of {known}"
+            )
+        from aggregator.migrations import replace_by_upgraded  # noqa: PLC0415 (seldom needed, and slow to load)
+
+        self.engine.dispose()
+        kept = replace_by_upgraded(self.path, found)
+        log.warning("database %s: schema %s became %s; %s is as it was", self.path, found, SCHEMA, kept)
 
     @contextmanager
     def transaction(self) -> Iterator[JobSession]:
@@ -459,6 +501,14 @@ class Store(StoreReader):
     def _begun(self) -> Iterator[JobSession]:
         with self.writer(info={"job": self.job}) as session, session.begin():
             yield session
+
+
+def _schema_of(connection: Connection) -> str:
+    """The number of the schema; empty for a database without tables. Schemas before 3 kept it in the file's head."""
+    if inspect(connection).has_table("alembic_version"):
+        return str(connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one())
+    before = connection.execute(text("PRAGMA user_version")).scalar_one()
+    return str(before) if before else ""
 
 
 def _open_engine(path: Path) -> Engine:

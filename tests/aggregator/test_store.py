@@ -1,14 +1,12 @@
 """The database: what is committed stays, what is damaged is said so."""
 
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
-from aggregator.store import SCHEMA_VERSION, Device, Fact, Store, StoreError
+from aggregator.store import Device, Fact, Store, StoreError
 
 
 def filled(path: Path) -> None:
@@ -72,15 +70,6 @@ def test_a_truncated_file_is_noticed_at_start(tmp_path: Path) -> None:
     filled(path)
     path.write_bytes(path.read_bytes()[:9000])
     with pytest.raises(StoreError, match="backup"):
-        Store(path)
-
-
-def test_another_schema_is_refused_with_both_numbers(tmp_path: Path) -> None:
-    path = tmp_path / "fleet.db"
-    filled(path)
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
-    with pytest.raises(StoreError, match=f"schema {SCHEMA_VERSION + 1}: this version reads {SCHEMA_VERSION}"):
         Store(path)
 
 

@@ -1,0 +1,1 @@
+"""Steps from one schema to the next, each a file of its own."""
