@@ -18,6 +18,8 @@ from rich.markup import escape
 from aggregator import logs, tables
 from aggregator.allocate.choices import Infeasible
 from aggregator.allocate.mixed import SensitivityError, plan, read
+from aggregator.backup import BackupError
+from aggregator.backup_command import backup, restore_backup
 from aggregator.blobs import BlobError
 from aggregator.broker import BrokerError
 from aggregator.child import ChildError
@@ -44,6 +46,7 @@ from protocol.errors import ProtocolError
 from protocol.precision import Precision
 
 EXPECTED_ERRORS: Final = (
+    BackupError,
     BlobError,
     BrokerError,
     ChildError,
@@ -289,6 +292,8 @@ def _written(path: Path, data: bytes) -> None:
 
 
 app.command("export")(export_for_devices)
+app.command("backup")(backup)
+app.command("restore-backup")(restore_backup)
 
 
 @app.command()
