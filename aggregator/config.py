@@ -31,6 +31,7 @@ from aggregator import logs
 from aggregator.broker import AUTO, EMBEDDED, MOSQUITTO, BrokerUrl
 from aggregator.job import Job
 from aggregator.presets import PRESETS
+from aggregator.space import KEEP_FREE_MB
 from aggregator.start import StartError, architecture_of
 from aggregator.store import MAIN
 from protocol.errors import ProtocolError
@@ -84,6 +85,8 @@ class Config:
     broker: str = AUTO
     broker_host: str = "127.0.0.1"
     broker_port: int = 1883
+    keep_free_mb: int = KEEP_FREE_MB
+    """Megabytes that must be free on the disk before a round is opened; 0 for none."""
     advertise_broker: str = ""
     """The broker's URL as devices reach it, when that differs from how the aggregator does."""
     page: bool = True
@@ -312,6 +315,11 @@ def _check_advertised(value: str) -> None:
         BrokerUrl.parse(value)
 
 
+def _check_space(value: int) -> None:
+    if value < 0:
+        raise ValueError("expected megabytes, or 0 for none")
+
+
 _WORDS: Final[dict[Any, str]] = {
     int: "a whole number",
     float: "a number",
@@ -328,6 +336,7 @@ _CHECKS: Final[dict[str, Callable[[Any], object]]] = {
     "broker_host": _check_host,
     "broker_port": _check_port,
     "advertise_broker": _check_advertised,
+    "keep_free_mb": _check_space,
     "log_format": _check_log_format,
     "home_assistant": _check_prefix,
 }

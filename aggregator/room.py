@@ -14,6 +14,7 @@ from aggregator.allocate import Policy, Program
 from aggregator.blobs import Blobs
 from aggregator.deadlines import Clock, Deadlines
 from aggregator.job import Job
+from aggregator.space import Space
 from aggregator.store import MAIN, RoundState, Store
 from aggregator.uploads import Uploads
 from protocol.architecture import Architecture
@@ -61,6 +62,7 @@ class Room:
         on_transition: called with round and state after every committed transition.
         timed: wraps a step whose duration somebody may want to know: merge or export.
         broadcast: publishes bytes on a topic as well as it can; nobody waits for them.
+        keep_free_mb: free space without which no round is opened.
         name: of the job.
         rooms: all of the fleet, by job, this one among them.
     """
@@ -80,6 +82,7 @@ class Room:
     on_transition: Callable[[int, RoundState], None] = _nobody
     timed: Callable[[str], AbstractContextManager[None]] = _nobody_asks
     broadcast: Callable[[str, bytes], None] = _nobody
+    keep_free_mb: int = 0
     name: str = MAIN
     rooms: dict[str, "Room"] = field(default_factory=dict)
     unexportable: set[tuple[int, str]] = field(default_factory=set)
@@ -88,6 +91,11 @@ class Room:
     def __post_init__(self) -> None:
         self.store = self.store.of(self.name)
         self.rooms[self.name] = self
+
+    @cached_property
+    def space(self) -> Space:
+        """What is left of the disk that holds everything."""
+        return Space(self.store.path.parent, self.keep_free_mb)
 
     @cached_property
     def deadlines(self) -> Deadlines:

@@ -139,6 +139,8 @@ def _plan(room: Room, last: Round | None) -> bool:
     with room.store.reading() as session:
         if session.get(Pause, ()) or planning.is_over(session, room) or _resting(room, last):
             return False
+        if room.space.is_short():
+            return False
         if devices.may_be_available(session, room.clock()) < room.job.min_devices:
             return False
         at_work = staleness.at_work(session, room, number)

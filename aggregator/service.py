@@ -108,6 +108,7 @@ def open_service(config: Config, *, on_transition: Listener = _nobody) -> Iterat
                 hold_out=hold_outs.get(name),
                 start=each.start,
                 on_transition=partial(on_transition, name),
+                keep_free_mb=config.keep_free_mb,
                 name=name,
                 rooms=rooms,
             )
