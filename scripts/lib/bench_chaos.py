@@ -10,6 +10,7 @@ the one before left on the disk. The broker is a Mosquitto of its own, which liv
 """
 
 import argparse
+import signal
 import sys
 import tempfile
 import time
@@ -25,6 +26,7 @@ KILLS = 500
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leaves through the context managers, as Ctrl-C does
     arguments = _arguments()
     began_s = time.perf_counter()
     console = Console(stderr=True)

@@ -16,6 +16,7 @@ out of medians; accuracy is that of the last three rounds' models, in float32, o
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -95,6 +96,7 @@ class Ran:
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leaves through the context managers, as Ctrl-C does
     arguments = _arguments()
     began_s = time.perf_counter()
     console, job = Console(stderr=True), _job(arguments)

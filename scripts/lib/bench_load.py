@@ -16,6 +16,7 @@ in the same run: how long the disk takes to make one small transaction last.
 
 import argparse
 import shutil
+import signal
 import sqlite3
 import sys
 import tempfile
@@ -79,6 +80,7 @@ class Run:
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leaves through the context managers, as Ctrl-C does
     arguments = _arguments()
     began_s = time.perf_counter()
     console = Console(stderr=True)
