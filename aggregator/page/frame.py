@@ -14,6 +14,8 @@ from aggregator.page.live import Live, Read, Show, Visit
 from aggregator.page.parts import box, link, say, skeleton
 from aggregator.page.sessions import NOBODY, Sessions
 
+NOTICES = {"primary": "#0a6e6e", "positive": "#0a6e6e", "negative": "#b3261e"}
+"""Their words are white, on dark ground and on light."""
 JOB_COOKIE = "bitfleet-job"
 NAVIGATION = {
     "Overview": "/",
@@ -57,6 +59,7 @@ def install(page: Page, desk: Desk, sessions: Sessions) -> None:
         if not sessions.may_look(request):
             return RedirectResponse(f"/login?next={quote(str(request.url.path))}")
         visit = Visit(_of_job(desk, request), request, client, sessions.user(request))
+        ui.colors(**NOTICES)
         ui.add_head_html('<link rel="stylesheet" href="/style.css">')
         _top(visit, page)
         with box("main", "main").props("id=main"):
