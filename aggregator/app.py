@@ -18,11 +18,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from aggregator import ports, problems
 from aggregator.desk import Desk
+from aggregator.identity_routes import identity
+from aggregator.keyring import SERVER, Keyring
 from aggregator.routes import figures, open_to_all, reading, writing
 
 MAX_BODY_BYTES: Final = 64 * 1024
 """No request of ours has more; updates come over MQTT."""
 _EXPECTED: Final = f"expected at most {MAX_BODY_BYTES} bytes"
+ROUTERS: Final = (open_to_all, figures, reading, writing, identity)
 START_WITHIN_S: Final = 10.0
 GOODBYE_WITHIN_S: Final = 3
 
@@ -38,7 +41,7 @@ def build_app(desk: Desk) -> FastAPI:
     )
     app.state.desk = desk
     problems.install(app)
-    for router in (open_to_all, figures, reading, writing):
+    for router in ROUTERS:
         app.include_router(router)
     app.add_middleware(BodyLimit)
     return app
@@ -71,8 +74,10 @@ class BodyLimit:
 
 
 @contextmanager
-def serve_http(app: FastAPI, host: str, port: int) -> Iterator[str]:
-    """Serve `app` in a thread for as long as the block runs; yields the URL for this machine.
+def serve_http(app: FastAPI, host: str, port: int, keyring: Keyring | None = None) -> Iterator[str]:
+    """Serve `app` in a thread for as long as the block runs, over TLS if there are certificates.
+
+    Yields the URL for this machine.
 
     Raises:
         OSError: the address cannot be bound, or the server does not start.
@@ -87,14 +92,22 @@ def serve_http(app: FastAPI, host: str, port: int) -> Iterator[str]:
             log_level="warning",
             access_log=False,
             timeout_graceful_shutdown=GOODBYE_WITHIN_S,
+            loop="asyncio",  # uvloop, where it is installed, does not end while a client keeps a TLS connection open
+            ssl_certfile=keyring.certificate(SERVER) if keyring else None,
+            ssl_keyfile=keyring.key(SERVER) if keyring else None,
         )
+        config.load()
+        if keyring and config.ssl:
+            context, files = config.ssl, (keyring.certificate(SERVER), keyring.key(SERVER))
+            keyring.listen(lambda: context.load_cert_chain(*files))
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, args=([listener],), name="http", daemon=True)
         thread.start()
         try:
             _wait_until_started(server, thread)
             name = ports.reachable(host)
-            yield f"http://{f'[{name}]' if ':' in name else name}:{listener.getsockname()[1]}"
+            scheme, place = "https" if keyring else "http", f"[{name}]" if ":" in name else name
+            yield f"{scheme}://{place}:{listener.getsockname()[1]}"
         finally:
             app.state.desk.feed.close()  # whoever listens would keep the server waiting
             server.should_exit = True

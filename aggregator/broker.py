@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,12 +12,15 @@ from typing import Final, Self
 from urllib.parse import unquote, urlsplit
 
 from aggregator import ports
+from aggregator.access import mosquitto_access
 from aggregator.child import Child
+from aggregator.keyring import REVOKED, SERVER, Keyring
 from aggregator.mqtt_probe import protocol_level
 
 AUTO: Final = "auto"
 MOSQUITTO: Final = "mosquitto"
 EMBEDDED: Final = "embedded"
+ACCESS: Final = "access"
 DEFAULT_PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
 PACKET_BYTES: Final = 256 * 1024
 """A chunk of 64 kB with room to spare; a stranger cannot make the broker hold more in one piece."""
@@ -76,9 +80,22 @@ def choose(wanted: str) -> str:
     return wanted
 
 
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """How a child lets in certificates of the fleet alone, each to its own topics.
+
+    Attributes:
+        keyring: the certificates.
+        root: of the fleet's topics.
+    """
+
+    keyring: Keyring
+    root: str
+
+
 @contextmanager
 def open_broker(
-    wanted: str, *, host: str, port: int, folder: Path, report: Callable[[str], None]
+    wanted: str, *, host: str, port: int, folder: Path, report: Callable[[str], None], guard: Guard | None = None
 ) -> Iterator[BrokerUrl]:
     """A broker for as long as the block runs.
 
@@ -88,9 +105,10 @@ def open_broker(
         port: its port.
         folder: where a child keeps its files.
         report: told in a sentence when a child died and when it is back.
+        guard: who may connect to a child; None lets everyone in.
 
     Raises:
-        BrokerError: the program is not installed.
+        BrokerError: the program is not installed, or has no TLS where that is asked for.
         PortError: another program has the port.
         ChildError: it does not start.
     """
@@ -98,34 +116,45 @@ def open_broker(
     if chosen not in {MOSQUITTO, EMBEDDED}:
         yield BrokerUrl.parse(chosen)
         return
+    if chosen == EMBEDDED and guard is not None:
+        raise BrokerError(
+            "the embedded broker is for this machine alone: install Mosquitto, name a broker by its URL (--broker),"
+            " or, in a network where everyone may read and disturb everything, turn TLS off (--tls off)"
+        )
     ports.claim(
         host, port, what="the broker", change="choose another with --broker-host and --broker-port (0: any free one)"
     )
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    url = BrokerUrl(ports.reachable(host), port)
-    command = mosquitto_command(host, port, folder) if chosen == MOSQUITTO else embedded_command(host, port)
+    url = BrokerUrl(ports.reachable(host), port, tls=guard is not None)
+    command = mosquitto_command(host, port, folder, guard) if chosen == MOSQUITTO else embedded_command(host, port)
+    probe = guard.keyring.client_context("probe") if guard else None
     with Child(
         command,
         log=folder / "broker.log",
-        ready=lambda: protocol_level(url.host, url.port),
+        ready=lambda: protocol_level(url.host, url.port, context=probe),
         report=report,
         environment=_import_path(),
-    ):
+    ) as child:
+        if guard:
+            guard.keyring.listen(lambda: child.signal(signal.SIGHUP))  # it reads certificates and lists again
         yield url
 
 
-def mosquitto_command(host: str, port: int, folder: Path) -> list[str]:
+def mosquitto_command(host: str, port: int, folder: Path, guard: Guard | None = None) -> list[str]:
     """Write the configuration of a Mosquitto child and say how to start it."""
     path = folder / "mosquitto.conf"
-    path.write_text(mosquitto_configuration(host, port, folder))
+    path.write_text(mosquitto_configuration(host, port, folder, guard))
+    if guard:
+        (folder / ACCESS).write_text(mosquitto_access(guard.root))
+        (folder / ACCESS).chmod(0o600)
     return [_mosquitto() or MOSQUITTO, "-c", str(path)]
 
 
-def mosquitto_configuration(host: str, port: int, folder: Path) -> str:
+def mosquitto_configuration(host: str, port: int, folder: Path, guard: Guard | None = None) -> str:
     """Mosquitto 2 on one address: kept sessions survive its restart, packets are bounded, logs say what is wrong."""
     lines = [
         f"listener {port} {host}",
-        "allow_anonymous true",  # messages are signed; who may connect is the network's business
+        *(_guarded(guard.keyring, folder) if guard else ["allow_anonymous true"]),  # then only messages are signed
         f"max_packet_size {PACKET_BYTES}",
         f"max_queued_messages {QUEUED_MESSAGES}",
         "persistence true",
@@ -140,6 +169,22 @@ def mosquitto_configuration(host: str, port: int, folder: Path) -> str:
     if os.geteuid() == 0:
         lines.append("user root")  # else it becomes user mosquitto, who cannot write here
     return "\n".join(lines) + "\n"
+
+
+def _guarded(keyring: Keyring, folder: Path) -> list[str]:
+    """A client is who its certificate says: user and client id are its common name, whatever it says itself."""
+    return [
+        "allow_anonymous false",
+        "require_certificate true",
+        "use_identity_as_username true",
+        "use_username_as_clientid true",
+        "tls_version tlsv1.2",
+        f"cafile {keyring.certificate('ca')}",
+        f"certfile {keyring.certificate(SERVER)}",
+        f"keyfile {keyring.key(SERVER)}",
+        f"crlfile {keyring.folder / REVOKED}",
+        f"acl_file {folder / ACCESS}",
+    ]
 
 
 def embedded_command(host: str, port: int) -> list[str]:

@@ -74,6 +74,12 @@ class Child:
         self._end(self._process)
         self._thread.join()
 
+    def signal(self, number: int) -> None:
+        """Send the child a signal; one that is down reads everything anew when it starts."""
+        process = self._process
+        if process is not None and process.poll() is None:
+            process.send_signal(number)
+
     @property
     def pid(self) -> int | None:
         """Its process number; None before the first start."""

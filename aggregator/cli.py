@@ -22,6 +22,7 @@ from aggregator.backup import BackupError
 from aggregator.backup_command import backup, restore_backup
 from aggregator.blobs import BlobError
 from aggregator.broker import BrokerError
+from aggregator.broker_command import broker_config
 from aggregator.child import ChildError
 from aggregator.client import Client, ClientError
 from aggregator.config import Config, ConfigError, load
@@ -30,6 +31,7 @@ from aggregator.console import show as _show
 from aggregator.devices import MAINS_J_PER_DAY
 from aggregator.handout import HandoutError
 from aggregator.handout_command import export_for_devices
+from aggregator.identity_commands import applicants, approve, audit, reject, user
 from aggregator.joining_commands import group, token, tokens
 from aggregator.model import GlobalModel, ModelError, base_payload
 from aggregator.options import DeviceArgument, JsonOption, StateOption, UrlOption
@@ -95,6 +97,10 @@ def serve(
     ] = None,
     broker_host: Annotated[str | None, typer.Option(help="Address for a broker of its own.")] = None,
     broker_port: Annotated[int | None, typer.Option(help="Port for a broker of its own; 0 for any free one.")] = None,
+    tls: Annotated[
+        str | None,
+        typer.Option(help="on, off, or auto: as soon as other machines can reach this one.", show_default="auto"),
+    ] = None,
     holdout: Annotated[Path | None, typer.Option(help="Held-out pictures (.npz) that models are rated on.")] = None,
     start: Annotated[
         Path | None,
@@ -172,6 +178,7 @@ def serve(
             "broker": broker,
             "broker_host": broker_host,
             "broker_port": broker_port,
+            "tls": tls,
             "holdout": holdout,
             "log_format": log_format,
             "start": start,
@@ -206,8 +213,10 @@ def _run(settings: Config) -> None:
         log.info("fleet %s: stopping", settings.fleet)
 
 
-for command in (token, tokens, group):
+for command in (token, tokens, group, applicants, approve, reject, audit):
     app.command()(command)
+app.add_typer(user, name="user")
+app.command("broker-config")(broker_config)
 
 
 @app.command("open")

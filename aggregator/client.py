@@ -10,6 +10,8 @@ from urllib.parse import urljoin
 import urllib3
 
 from aggregator import secret_files, state_dir
+from aggregator.authority import AUTHORITY
+from aggregator.keyring import CERTIFICATES
 from aggregator.routes import API
 
 DEFAULT_URL: Final = "http://127.0.0.1:8700"
@@ -26,13 +28,14 @@ class Client:
 
     Args:
         url: its HTTP door, where the page is too.
-        token: the administrator's token, or nothing.
+        token: an administrator's or a user's token, or nothing.
+        authority: the certificate to trust over https; None trusts the system's.
     """
 
-    def __init__(self, url: str, token: str = "") -> None:
+    def __init__(self, url: str, token: str = "", authority: Path | None = None) -> None:
         self.url = url.rstrip("/")
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._pool = urllib3.PoolManager(timeout=TIMEOUT_S, retries=False)
+        self._pool = urllib3.PoolManager(timeout=TIMEOUT_S, retries=False, **_trusting(authority))
 
     def get(self, path: str) -> Any:
         """The JSON below `path`.
@@ -142,11 +145,21 @@ def find(url: str | None, state: Path, environment: Mapping[str, str]) -> Client
     Args:
         url: the option, or None.
         state: the state directory; on the aggregator's own machine it knows URL and token.
-        environment: `BITFLEET_URL` and `BITFLEET_TOKEN` are read.
+        environment: `BITFLEET_URL`, `BITFLEET_TOKEN` and `BITFLEET_CA` (a file) are read.
     """
     endpoint = state_dir.read_endpoint(state)
+    authority = Path(environment["BITFLEET_CA"]) if environment.get("BITFLEET_CA") else _local_authority(state)
     found = url or environment.get("BITFLEET_URL") or (endpoint.http if endpoint else DEFAULT_URL)
-    return Client(found, environment.get("BITFLEET_TOKEN") or _local_token(state))
+    return Client(found, environment.get("BITFLEET_TOKEN") or _local_token(state), authority)
+
+
+def _local_authority(state: Path) -> Path | None:
+    path = state / CERTIFICATES / AUTHORITY
+    return path if path.exists() else None
+
+
+def _trusting(authority: Path | None) -> dict[str, Any]:
+    return {} if authority is None else {"ca_certs": str(authority)}
 
 
 def _local_token(state: Path) -> str:

@@ -19,6 +19,7 @@ Later sources win. A wrong value stops the program with the key, the value and w
 """
 
 import difflib
+import ipaddress
 import re
 import tomllib
 from collections.abc import Callable, Mapping
@@ -28,9 +29,11 @@ from types import NoneType, UnionType
 from typing import Any, Final, get_args, get_origin, get_type_hints
 
 from aggregator import logs
+from aggregator.authority import DEVICE_DAYS
 from aggregator.broker import AUTO, EMBEDDED, MOSQUITTO, BrokerUrl
 from aggregator.job import Job
 from aggregator.presets import PRESETS
+from aggregator.room import MANUAL
 from aggregator.space import KEEP_FREE_MB
 from aggregator.start import StartError, architecture_of
 from aggregator.store import MAIN
@@ -38,6 +41,11 @@ from protocol.errors import ProtocolError
 from protocol.precision import Precision
 from protocol.topics import check_name
 
+ON: Final = "on"
+OFF: Final = "off"
+FLEET: Final = "fleet"
+SYSTEM: Final = "system"
+LONGEST_DAYS: Final = 3650
 LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 ENVIRONMENT: Final = {
     "BITFLEET_STATE": "state_dir",
@@ -84,7 +92,8 @@ class Config:
     http_port: int = 8700
     broker: str = AUTO
     broker_host: str = "127.0.0.1"
-    broker_port: int = 1883
+    broker_port: int | None = None
+    """For a broker of its own; 1883 if not given, 8883 with TLS."""
     keep_free_mb: int = KEEP_FREE_MB
     """Megabytes that must be free on the disk before a round is opened; 0 for none."""
     advertise_broker: str = ""
@@ -95,6 +104,16 @@ class Config:
     """The discovery prefix of a Home Assistant on the same broker, usually homeassistant; empty for none."""
     log_format: str = logs.TEXT
     """How the log is written: text for people, json for programs."""
+    broker_trust: str = ""
+    """Who certifies a broker that is named by a URL mqtts://…: `fleet`, its own authority, or `system`."""
+    tls: str = AUTO
+    """`on`, `off`, or `auto`: on as soon as other machines can reach this one."""
+    names: tuple[str, ...] = ()
+    """Host names and addresses that certificates of HTTP and broker are made out to, beside those of this machine."""
+    certificate_days: float = DEVICE_DAYS
+    """How long a device's certificate is good; it asks for the next at half time."""
+    approve: str = AUTO
+    """`auto` takes in every device that shows a good token, `manual` has an operator approve it first."""
     holdout: Path | None = None
     """Held-out pictures: an .npz with `pictures` uint8[N, C, H, W] and `labels` int[N]."""
     start: Path | None = None
@@ -109,6 +128,23 @@ class Config:
                 raise ConfigError(f"{name} = {value!r}: {error}") from error
 
         _check_groups(self)
+
+    @property
+    def own_broker(self) -> bool:
+        """Whether the broker is a child of this process."""
+        return "://" not in self.broker
+
+    @property
+    def guarded(self) -> bool:
+        """Whether the fleet has an authority, HTTP and the broker speak TLS, and devices need certificates."""
+        if self.tls == AUTO:
+            return not self.loopback_only or (self.own_broker and self.broker_host not in LOOPBACK)
+        return self.tls == ON
+
+    @property
+    def trusts_fleet(self) -> bool:
+        """Whether the fleet's authority certifies the broker."""
+        return self.guarded and (self.own_broker or self.broker_trust == FLEET)
 
     @property
     def loopback_only(self) -> bool:
@@ -282,8 +318,8 @@ def _in_words(hint: Any) -> str:
     return _WORDS.get(hint, str(hint))
 
 
-def _check_port(value: int) -> None:
-    if not 0 <= value <= 65535:
+def _check_port(value: int | None) -> None:
+    if value is not None and not 0 <= value <= 65535:
         raise ValueError("expected a port from 1 to 65535, or 0 for any free one")
 
 
@@ -308,6 +344,30 @@ def _check_prefix(value: str) -> None:
 def _check_log_format(value: str) -> None:
     if value not in logs.FORMATS:
         raise ValueError(f"expected {' or '.join(logs.FORMATS)}")
+
+
+def _one_of(*words: str) -> Callable[[str], object]:
+    def check(value: str) -> None:
+        if value not in words:
+            raise ValueError(f"expected {' or '.join(word or 'nothing' for word in words)}")
+
+    return check
+
+
+def _check_names(names: tuple[str, ...]) -> None:
+    for name in names:
+        try:
+            ipaddress.ip_address(name)
+        except ValueError as error:
+            if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]*", name) is None:
+                raise ValueError(
+                    "expected host names and addresses, for example fleet.example.org or 10.0.0.2"
+                ) from error
+
+
+def _check_days(days: float) -> None:
+    if not 0 < days <= LONGEST_DAYS:
+        raise ValueError(f"expected more than 0 days, and {LONGEST_DAYS} at most")
 
 
 def _check_advertised(value: str) -> None:
@@ -337,6 +397,11 @@ _CHECKS: Final[dict[str, Callable[[Any], object]]] = {
     "broker_port": _check_port,
     "advertise_broker": _check_advertised,
     "keep_free_mb": _check_space,
+    "broker_trust": _one_of("", FLEET, SYSTEM),
+    "tls": _one_of(AUTO, ON, OFF),
+    "names": _check_names,
+    "certificate_days": _check_days,
+    "approve": _one_of(AUTO, MANUAL),
     "log_format": _check_log_format,
     "home_assistant": _check_prefix,
 }

@@ -1,15 +1,18 @@
 """What the HTTP door needs of the service, and no more."""
 
-import hmac
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
 from prometheus_client import CollectorRegistry
 
+from aggregator import audit
 from aggregator.config import LOOPBACK
+from aggregator.faults import CommandRefused
 from aggregator.feed import Feed
+from aggregator.roles import NOBODY, Actor, who
 from aggregator.room import Room
+from aggregator.throttle import Throttle
 
 T = TypeVar("T")
 
@@ -30,9 +33,12 @@ class Desk:
         room: of the main job; reading its store is free, changing it goes through `submit`.
         submit: see `Submit`.
         connected: whether the broker is there.
-        admin_token: what a writer must show.
+        admin_token: the local administrator's.
         open_reads: whether reading needs no token.
         broker_for: the broker's URL for a device that reached this door under the given host name.
+        broker_trust: who certifies the broker: `fleet`, its own authority, or `system`.
+        actor: who stands at it.
+        throttle: counts wrong tokens.
         feed: what changes, as it does.
         registry: the figures for Prometheus.
     """
@@ -43,6 +49,9 @@ class Desk:
     admin_token: str
     open_reads: bool
     broker_for: Callable[[str], str]
+    broker_trust: str = "system"
+    actor: Actor = NOBODY
+    throttle: Throttle = field(default_factory=Throttle)
     feed: Feed = field(default_factory=lambda: Feed(0))
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
 
@@ -54,13 +63,33 @@ class Desk:
         """
         return self.open_reads and host in LOOPBACK
 
-    def admits(self, token: str) -> bool:
-        """Whether `token` is the administrator's; takes as long for a near miss as for a wild guess."""
-        return hmac.compare_digest(token.encode(), self.admin_token.encode())
+    def known(self, token: str) -> Actor:
+        """Whose token it is."""
+        with self.room.store.reading() as session:
+            return who(session, token, self.admin_token)
+
+    def serving(self, actor: Actor) -> "Desk":
+        """The same window, with somebody standing at it."""
+        return replace(self, actor=actor)
 
     def command(self, act: Callable[..., T], *arguments: Any, **named: Any) -> T:
-        """Run a command function of `handlers`, which finds the room of the device it is about."""
-        return self.submit(lambda: act(self.room, *arguments, **named))
+        """Run a command function of `handlers`, which finds the room of the device it is about.
+
+        It, or why it was refused, goes into the audit log.
+        """
+        deed = audit.Deed.of(self.actor, act, arguments, named)
+        store, clock = self.room.store, self.room.clock
+
+        def run() -> T:
+            try:
+                with store.accompanied(lambda session: audit.record(session, deed, clock())):
+                    return act(self.room, *arguments, **named)
+            except CommandRefused as error:
+                with store.transaction() as session:
+                    audit.record(session, deed, clock(), str(error))
+                raise
+
+        return self.submit(run)
 
     def of(self, job: str) -> "Desk":
         """The window of another job.

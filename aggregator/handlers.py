@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from aggregator import (
     assignment,
+    certificates,
     devices,
     exports,
     ingest,
@@ -225,9 +226,11 @@ def revoke(room: Room, device: str) -> None:
     with room.store.transaction() as session:
         member = _member(session, device)
         member.revoked = True
+        certificates.revoke(session, device, room.clock())
         room = _room_of(session, room, member)
         planning.miss(session, device)
     room.uploads.drop(device)
+    room.cut_off(device)
 
 
 def shut_out(room: Room, device: str, reason: str) -> None:

@@ -12,10 +12,11 @@ from typing import Final
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from aggregator import placing
+from aggregator import audit, certificates, placing
 from aggregator.faults import CommandRefused, Fault
-from aggregator.room import Room
-from aggregator.store import Device, JobSession, Token
+from aggregator.room import MANUAL, Room
+from aggregator.store import Applicant, Device, JobSession, Token
+from protocol.enrolment import join_token, split_token
 from protocol.errors import ProtocolError
 from protocol.signing import VerifyKey
 from protocol.topics import check_name
@@ -26,36 +27,100 @@ NAME_DIGITS: Final = 12
 
 @dataclass(frozen=True, slots=True)
 class JoinResult:
-    """What a device learns when it joins; the door adds the broker's address."""
+    """What a device learns when it joins; the door adds addresses.
+
+    Attributes:
+        fleet: its name.
+        server_key: the aggregator's public key.
+        certificate: the device's own, as PEM; empty where it asked for none or there is no authority.
+        waits: whether it is no member yet, but waits for an operator.
+    """
 
     fleet: str
     server_key: bytes
+    certificate: str = ""
+    waits: bool = False
 
 
-def join(room: Room, *, device: str, public_key: bytes, token: str) -> JoinResult:
-    """Make a device a member, in the token's group.
+def join(
+    room: Room, *, device: str, public_key: bytes, token: str, request: bytes = b"", proof: bytes = b""
+) -> JoinResult:
+    """Make a device a member, in the token's group, and give it the certificate it asks for (BF-097).
 
-    A device that asks again with its own key is welcome with a spent token too: its first answer may be lost. With a
-    good one it starts over: sessions, stamps and measurements are forgotten, as a device that lost its journal needs.
+    A device that asks again with its own key is welcome without a good token too: its first answer may be lost, its
+    certificate be due. With a good one it starts over: sessions, stamps and measurements are forgotten, as a device
+    that lost its journal needs.
 
     Raises:
-        CommandRefused: FORBIDDEN token or revoked device; CONFLICT name taken; INVALID name or key.
+        CommandRefused: FORBIDDEN token, proof, or revoked or rejected device; CONFLICT name taken; INVALID name, key
+            or request.
     """
     try:
         check_name(device, "device")
-        VerifyKey(public_key)
+        key = VerifyKey(public_key)
     except (ProtocolError, ValueError) as error:
         raise CommandRefused(Fault.INVALID, str(error)) from error
+    if request:
+        certificates.check_proof(device, key, request, proof)
     with room.store.transaction() as session:
         known = session.get(Device, device)
         if known is not None:
             _check_return(known, public_key)
-        spent = _spend(session, room, token)
+        spent = _spend(session, room, split_token(token)[0])
+        if known is None and (spent is None or room.approve == MANUAL):
+            _apply(session, room, device, public_key, spent)
+            return JoinResult(room.topics.fleet, room.server_key.raw, waits=True)
         if spent is not None:
             _enter(session, room, device, public_key, spent.group)
-        elif known is None:
-            raise CommandRefused(Fault.FORBIDDEN, "join token is unknown, spent or expired: ask for a new one")
-    return JoinResult(room.topics.fleet, room.server_key.raw)
+            audit.by_device(session, device, "join", room.clock(), group=spent.group)
+        certificate = certificates.issue(session, room, device, request) if request else ""
+    return JoinResult(room.topics.fleet, room.server_key.raw, certificate)
+
+
+def _apply(session: Session, room: Room, device: str, public_key: bytes, spent: Token | None) -> None:
+    """Have a stranger wait, or go on waiting, for an operator's word."""
+    row = session.get(Applicant, device)
+    own = row is not None and row.public_key == public_key
+    if row is not None and not own and not row.rejected:
+        raise CommandRefused(Fault.CONFLICT, f"device name {device!r} is asked for by another key: choose another name")
+    if spent is not None:
+        session.merge(
+            Applicant(device=device, public_key=public_key, group=spent.group, asked_at=room.clock(), rejected=False)
+        )
+        audit.by_device(session, device, "apply", room.clock(), group=spent.group)
+    elif row is None or not own:
+        raise CommandRefused(Fault.FORBIDDEN, "join token is unknown, spent or expired: ask for a new one")
+    elif row.rejected:
+        raise CommandRefused(Fault.FORBIDDEN, f"device {device!r} was rejected by an operator")
+
+
+def approve(room: Room, device: str) -> None:
+    """Take in a device that waits.
+
+    Raises:
+        CommandRefused: NOT_FOUND, none of this name waits.
+    """
+    with room.store.transaction() as session:
+        row = _waiting(session, device)
+        _enter(session, room, device, row.public_key, row.group)
+        session.delete(row)
+
+
+def reject(room: Room, device: str) -> None:
+    """Turn away a device that waits; it is told so. With another token it may ask again.
+
+    Raises:
+        CommandRefused: NOT_FOUND, none of this name waits.
+    """
+    with room.store.transaction() as session:
+        _waiting(session, device).rejected = True
+
+
+def _waiting(session: Session, device: str) -> Applicant:
+    row = session.get(Applicant, device)
+    if row is None:
+        raise CommandRefused(Fault.NOT_FOUND, f"device {device!r} does not wait for approval")
+    return row
 
 
 def _check_return(known: Device, public_key: bytes) -> None:
@@ -100,7 +165,7 @@ def create_token(room: Room, uses: int, ttl_s: float, note: str = "", group: str
     now = room.clock()
     with room.store.transaction() as session:
         session.add(Token(digest=digest, uses_left=uses, made_at=now, expires_at=now + ttl_s, note=note, group=group))
-    return secret
+    return join_token(secret, room.keyring.authority.fingerprint) if room.keyring else secret
 
 
 def revoke_token(room: Room, name: str) -> None:

@@ -10,6 +10,7 @@ back-pressure on received messages is a semaphore, and the table of rows in flig
 
 import itertools
 import math
+import ssl
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -89,6 +90,8 @@ class Link:
         boot: how often this aggregator was started; the first half of every stamp.
         inbox: where events go; unbounded. Call `handled` once for every `Received`.
         clock: wall clock in seconds.
+        context: for TLS; None leaves it to the system's authorities, where the URL asks for TLS.
+        name: its client id, if the broker asks for the one in its certificate.
     """
 
     def __init__(
@@ -101,9 +104,12 @@ class Link:
         boot: int,
         inbox: Queue[Any],
         clock: Callable[[], float],
+        context: ssl.SSLContext | None = None,
+        name: str = "",
     ) -> None:
         self._url, self._topics, self._shard, self._key, self._boot = url, topics, shard, key, boot
-        self._inbox, self._clock = inbox, clock
+        self._inbox, self._clock, self._name = inbox, clock, name or f"{AGGREGATOR}-{topics.fleet}"
+        self._context = (context or ssl.create_default_context()) if url.tls else None
         self._unread = threading.Semaphore(UNREAD)
         self._sequence = itertools.count(1)
         self._rows: dict[int, int] = {}
@@ -201,7 +207,7 @@ class Link:
         told = ""
         while not self._stopping.is_set():
             try:
-                level = protocol_level(self._url.host, self._url.port, tls=self._url.tls)
+                level = protocol_level(self._url.host, self._url.port, context=self._context)
             except NoBroker as error:
                 if str(error) != told:
                     self._inbox.put(Connection(up=False, detail=(told := str(error))))
@@ -212,15 +218,15 @@ class Link:
                 return
 
     def _made(self, protocol: MQTTProtocolVersion) -> mqtt.Client:
-        name = f"{AGGREGATOR}-{self._topics.fleet}"
+        name = self._name
         if protocol == mqtt.MQTTv5:
             client = mqtt.Client(CallbackAPIVersion.VERSION2, name, protocol=protocol)
         else:
             client = mqtt.Client(CallbackAPIVersion.VERSION2, name, clean_session=True, protocol=protocol)
         if self._url.username:
             client.username_pw_set(self._url.username, self._url.password)
-        if self._url.tls:
-            client.tls_set()
+        if self._context is not None:
+            client.tls_set_context(self._context)
         state = self._topics.server_state
         will = self._seal(state, ServerState(online=False, fleet=self._topics.fleet))
         client.will_set(state, will, AT_LEAST_ONCE, retain=True)

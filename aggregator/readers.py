@@ -13,8 +13,25 @@ from aggregator import quarantine
 from aggregator.joining import token_name
 from aggregator.paging import ALL, Page, Window, page_of
 from aggregator.room import Room
-from aggregator.store import Device, Energy, Export, JobSession, Model, Pause, RefusalCount, Round, Task, Token, Update
+from aggregator.store import (
+    Applicant,
+    Audit,
+    Device,
+    Energy,
+    Export,
+    JobSession,
+    Model,
+    Pause,
+    RefusalCount,
+    Round,
+    Task,
+    Token,
+    Update,
+    User,
+)
 from aggregator.views import (
+    ApplicantView,
+    AuditView,
     Cause,
     DeviceDetail,
     DeviceView,
@@ -32,6 +49,7 @@ from aggregator.views import (
     TaskView,
     TokenView,
     UpdateView,
+    UserView,
 )
 
 RECEIPTS_SHOWN = 50
@@ -144,6 +162,33 @@ def job_view(room: Room) -> JobView:
             state=current.state if current else "",
             paused=session.get(Pause, ()) is not None,
         )
+
+
+def applicant_views(session: Session) -> list[ApplicantView]:
+    """Devices that wait for approval or were rejected, who asked first."""
+    rows = session.scalars(select(Applicant).order_by(Applicant.asked_at, Applicant.device))
+    return [
+        ApplicantView(
+            device=row.device,
+            public_key=row.public_key.hex(),
+            group=row.group,
+            asked_at=row.asked_at,
+            rejected=row.rejected,
+        )
+        for row in rows
+    ]
+
+
+def user_views(session: Session) -> list[UserView]:
+    """Who has a token for the HTTP door, by name."""
+    rows = session.scalars(select(User).order_by(User.name))
+    return [UserView.model_validate(row, from_attributes=True) for row in rows]
+
+
+def audit_views(session: Session, window: Window = ALL, *, newest_first: bool = False) -> Page[AuditView]:
+    """The audit log."""
+    page = page_of(session, Audit, [], [Audit.id], window, newest_first=newest_first)
+    return page.map(lambda row: AuditView.model_validate(row, from_attributes=True))
 
 
 def live(session: Session) -> list[Live]:

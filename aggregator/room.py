@@ -11,9 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from aggregator.allocate import Policy, Program
+from aggregator.authority import DEVICE_DAYS
 from aggregator.blobs import Blobs
 from aggregator.deadlines import Clock, Deadlines
 from aggregator.job import Job
+from aggregator.keyring import Keyring
 from aggregator.space import Space
 from aggregator.store import MAIN, RoundState, Store
 from aggregator.uploads import Uploads
@@ -21,6 +23,8 @@ from protocol.architecture import Architecture
 from protocol.signing import VerifyKey
 from protocol.topics import Topics
 
+AUTO = "auto"
+MANUAL = "manual"
 SYNTHETIC_PICTURES = 16
 """Enough to catch a wrong graph; every picture exercises every weight."""
 
@@ -61,6 +65,10 @@ class Room:
         start: weights file that version 0 is made of; None starts from nothing.
         on_transition: called with round and state after every committed transition.
         timed: wraps a step whose duration somebody may want to know: merge or export.
+        keyring: certificates of the fleet; None where it has no authority.
+        certificate_days: how long a device's certificate is good.
+        approve: `auto` takes every device in that shows a good token, `manual` waits for an operator.
+        cut_off: ends a revoked device's connection; nobody waits for it.
         broadcast: publishes bytes on a topic as well as it can; nobody waits for them.
         keep_free_mb: free space without which no round is opened.
         name: of the job.
@@ -81,6 +89,10 @@ class Room:
     uploads: Uploads = field(default_factory=Uploads)
     on_transition: Callable[[int, RoundState], None] = _nobody
     timed: Callable[[str], AbstractContextManager[None]] = _nobody_asks
+    keyring: Keyring | None = None
+    certificate_days: float = DEVICE_DAYS
+    approve: str = AUTO
+    cut_off: Callable[[str], None] = _nobody
     broadcast: Callable[[str, bytes], None] = _nobody
     keep_free_mb: int = 0
     name: str = MAIN

@@ -1,14 +1,15 @@
 """The HTTP door: a translation of requests into reads of the store and commands of `handlers`. No rule lives here.
 
-Writes show the administrator's token; joining shows a join token in its body. Reads are open to this machine and ask
-for the token when the door is open to others. Blobs never ask: their names are SHA-256 of their content, which nobody
-can guess, and only signed offers and readers of this door ever say one.
+Who may do what says `roles.LEAST`. Reads are open to this machine and ask for a token when the door is open to others;
+joining shows a join token, or a proof, in its body. Blobs never ask: their names are SHA-256 of their content, which
+nobody can guess, and only signed offers and readers of this door ever say one.
 """
 
+import base64
 from collections.abc import AsyncIterator
+from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Any, TypeVar
-from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Header, HTTPException, Path, Query, Request, Response
 from fastapi.responses import FileResponse, PlainTextResponse
@@ -18,9 +19,10 @@ from prometheus_client.exposition import choose_encoder
 from aggregator import handlers, joining, readers, summaries, views
 from aggregator.blobs import BlobError
 from aggregator.desk import Desk
-from aggregator.paging import LARGEST, USUAL, Page, Window
+from aggregator.door import JobDesk, TheDesk, authorized
+from aggregator.pager import PAGED, NewestFirst, ThePager
 from aggregator.problems import documented
-from aggregator.store import MAIN, Fact
+from aggregator.store import Fact
 
 T = TypeVar("T")
 
@@ -29,98 +31,32 @@ READY_WITHIN_S = 5.0
 ROUND_LIMIT = (1 << 31) - 1
 
 
-def the_desk(request: Request) -> Desk:
-    """The window this application serves."""
-    desk: Desk = request.app.state.desk
-    return desk
-
-
-def desk_of_job(
-    request: Request, job: Annotated[str, Query(pattern=views.DEVICE, description="where the fleet has several")] = MAIN
-) -> Desk:
-    """The window of one job."""
-    try:
-        return the_desk(request).of(job)
-    except KeyError:
-        raise HTTPException(HTTPStatus.NOT_FOUND, f"job {job!r} is not known") from None
-
-
-TheDesk = Annotated[Desk, Depends(the_desk)]
-JobDesk = Annotated[Desk, Depends(desk_of_job)]
-Bearer = Annotated[str, Header(alias="Authorization", include_in_schema=False)]
-
-
-def may_write(desk: TheDesk, authorization: Bearer = "") -> None:
-    """Refuse whoever does not show the administrator's token."""
-    scheme, _, token = authorization.partition(" ")
-    if scheme.lower() != "bearer" or not desk.admits(token.strip()):
-        raise HTTPException(
-            HTTPStatus.UNAUTHORIZED,
-            "expected header 'Authorization: Bearer …' with the token of the file admin-token in the state directory",
-            {"WWW-Authenticate": "Bearer"},
-        )
-
-
-def may_read(desk: TheDesk, request: Request, authorization: Bearer = "") -> None:
-    """As `may_write`, unless reading is open."""
-    if not desk.reads_freely(request.url.hostname or ""):
-        may_write(desk, authorization)
-
-
 BODY = (HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
 """What may be wrong with a body before anybody looks at what it says."""
+REFUSED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.TOO_MANY_REQUESTS)
+COMMAND_PROBLEMS = (*BODY, HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE)
 
 open_to_all = APIRouter()
-figures = APIRouter(dependencies=[Depends(may_read)], responses=documented(HTTPStatus.UNAUTHORIZED))
+figures = APIRouter(dependencies=[Depends(authorized)], responses=documented(*REFUSED))
 reading = APIRouter(
     prefix=API,
-    dependencies=[Depends(may_read)],
-    responses=documented(HTTPStatus.UNAUTHORIZED, HTTPStatus.UNPROCESSABLE_ENTITY),
+    dependencies=[Depends(authorized)],
+    responses=documented(*REFUSED, HTTPStatus.UNPROCESSABLE_ENTITY),
 )
 writing = APIRouter(
     prefix=API,
-    dependencies=[Depends(may_write)],
-    responses=documented(
-        *BODY,
-        HTTPStatus.UNAUTHORIZED,
-        HTTPStatus.CONFLICT,
-        HTTPStatus.UNPROCESSABLE_ENTITY,
-        HTTPStatus.SERVICE_UNAVAILABLE,
-    ),
+    dependencies=[Depends(authorized)],
+    responses=documented(*REFUSED, *COMMAND_PROBLEMS),
 )
+WAITS: dict[int | str, dict[str, Any]] = {
+    202: {"model": views.JoinAnswer, "description": "an operator has to approve the device; ask again"}
+}
 MISSING = documented(HTTPStatus.NOT_FOUND)
 
 DeviceName = Annotated[str, Path(pattern=views.DEVICE)]
 Number = Annotated[int, Path(ge=0, le=ROUND_LIMIT)]
 OfRound = Annotated[int | None, Query(alias="round", ge=0, le=ROUND_LIMIT)]
 OfDevice = Annotated[str | None, Query(pattern=views.DEVICE)]
-NewestFirst = Annotated[bool, Query(description="the other way round")]
-
-
-class Pager:
-    """A list's page as it was asked for; says in the header Link (RFC 8288) where the next one is."""
-
-    def __init__(
-        self,
-        request: Request,
-        response: Response,
-        limit: Annotated[int, Query(ge=1, le=LARGEST, description="rows at most")] = USUAL,
-        cursor: Annotated[str, Query(max_length=1000, description="of the page before, from its Link header")] = "",
-    ) -> None:
-        self.window = Window(limit, cursor)
-        self._request, self._response = request, response
-
-    def show(self, page: Page[T]) -> list[T]:
-        """The rows of `page`."""
-        if page.next:
-            query = dict(self._request.query_params) | {"limit": self.window.limit, "cursor": page.next}
-            self._response.headers["Link"] = f'<?{urlencode(query)}>; rel="next"'
-        return page.rows
-
-
-ThePager = Annotated[Pager, Depends()]
-_LINK = {"Link": {"description": 'the next page, rel="next", relative to this one', "schema": {"type": "string"}}}
-PAGED: dict[int | str, dict[str, Any]] = {200: {"headers": _LINK}}
 
 
 def _found(value: T | None, what: str) -> T:
@@ -170,20 +106,47 @@ def metrics(desk: TheDesk, accept: Annotated[str, Header()] = "") -> Response:
 @open_to_all.post(
     f"{API}/join",
     status_code=HTTPStatus.CREATED,
-    responses=documented(
-        *BODY,
-        HTTPStatus.FORBIDDEN,
-        HTTPStatus.CONFLICT,
-        HTTPStatus.UNPROCESSABLE_ENTITY,
-        HTTPStatus.SERVICE_UNAVAILABLE,
-    ),
+    response_model_exclude_defaults=True,
+    responses=WAITS | documented(HTTPStatus.FORBIDDEN, *COMMAND_PROBLEMS),
 )
-def join(desk: TheDesk, body: views.JoinRequest, request: Request) -> views.JoinAnswer:
-    """Make a device a member of the fleet, for a join token."""
-    key = bytes.fromhex(body.public_key)
-    result = desk.command(joining.join, device=body.device, public_key=key, token=body.token)
-    broker = desk.broker_for(request.url.hostname or "")
-    return views.JoinAnswer(fleet=result.fleet, server_key=result.server_key.hex(), broker=broker)
+def join(desk: TheDesk, body: views.JoinRequest, request: Request, response: Response) -> views.JoinAnswer:
+    """Make a device a member of the fleet, for a join token, or give a member its next certificate."""
+    result = desk.submit(
+        partial(
+            joining.join,
+            desk.room,
+            device=body.device,
+            public_key=bytes.fromhex(body.public_key),
+            token=body.token,
+            request=_decoded(body.request),
+            proof=bytes.fromhex(body.proof),
+        )
+    )
+    if result.waits:
+        response.status_code = HTTPStatus.ACCEPTED
+    return views.JoinAnswer(
+        fleet=result.fleet,
+        server_key=result.server_key.hex(),
+        broker=desk.broker_for(request.url.hostname or ""),
+        ca=desk.room.keyring.authority.pem if desk.room.keyring else "",
+        certificate=result.certificate,
+        broker_trust=desk.broker_trust,
+    )
+
+
+def _decoded(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError as error:
+        raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, f"request: expected base64; {error}") from error
+
+
+@open_to_all.get(f"{API}/ca", response_class=PlainTextResponse, responses=MISSING)
+def authority(desk: TheDesk) -> str:
+    """The certificate of the fleet's authority; whoever reads it compares it with a fingerprint from elsewhere."""
+    if desk.room.keyring is None:
+        raise HTTPException(HTTPStatus.NOT_FOUND, "this fleet has no authority: it runs without TLS")
+    return desk.room.keyring.authority.pem
 
 
 @open_to_all.head(f"{API}/blobs/{{digest}}", include_in_schema=False)
@@ -332,31 +295,6 @@ async def events(
     with desk.feed.listening(last_event_id) as listener:
         async for item in listener:
             yield ServerSentEvent(data=item.change.facts, event=item.change.kind, id=item.id)
-
-
-@writing.post("/tokens", status_code=HTTPStatus.CREATED)
-def create_token(desk: TheDesk, body: views.TokenRequest) -> views.TokenAnswer:
-    """Make a join token."""
-    return views.TokenAnswer(token=desk.command(joining.create_token, body.uses, body.ttl_s, body.note, body.group))
-
-
-@writing.get("/tokens")
-def tokens(desk: TheDesk) -> list[views.TokenView]:
-    """Join tokens that still let somebody in; their secrets are not kept."""
-    with desk.room.store.reading() as session:
-        return readers.token_views(session, desk.room.clock())
-
-
-@writing.delete("/tokens/{token}", status_code=HTTPStatus.NO_CONTENT, responses=MISSING)
-def revoke_token(desk: TheDesk, token: str) -> None:
-    """Forget a join token; who has joined with it stays."""
-    desk.command(joining.revoke_token, token)
-
-
-@writing.put("/devices/{name}/group", status_code=HTTPStatus.NO_CONTENT, responses=MISSING)
-def set_group(desk: TheDesk, name: DeviceName, body: views.GroupRequest) -> None:
-    """Move a device into a group; an empty one takes it out of any."""
-    desk.command(handlers.set_group, name, body.group)
 
 
 @writing.put("/devices/{name}/budget", status_code=HTTPStatus.NO_CONTENT, responses=MISSING)

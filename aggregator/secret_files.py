@@ -24,7 +24,7 @@ def server_key(folder: Path) -> SigningKey:
         SecretError: the file is damaged, or others can read it.
     """
     path = folder / SERVER_KEY
-    raw = _kept(path, lambda: SigningKey.generate().raw)
+    raw = kept(path, lambda: SigningKey.generate().raw)
     if len(raw) != KEY_BYTES:
         raise SecretError(f"server key {path} has {len(raw)} bytes, expected {KEY_BYTES}: restore it from a backup")
     return SigningKey(raw)
@@ -37,21 +37,26 @@ def admin_token(folder: Path) -> str:
         SecretError: the file is damaged, or others can read it.
     """
     path = folder / ADMIN_TOKEN
-    token = _kept(path, lambda: secrets.token_urlsafe(32).encode()).decode("ascii", "replace").strip()
+    token = kept(path, lambda: secrets.token_urlsafe(32).encode()).decode("ascii", "replace").strip()
     if not token:
         raise SecretError(f"admin token {path} is empty: remove it to get a new one")
     return token
 
 
-def _kept(path: Path, make: Callable[[], bytes]) -> bytes:
+def kept(path: Path, make: Callable[[], bytes]) -> bytes:
+    """The content of a secret file, made if it is not there.
+
+    Raises:
+        SecretError: others can read it.
+    """
     if not path.exists():
-        _write_once(path, make())
+        write_whole(path, make())
     if path.stat().st_mode & 0o077:
         raise SecretError(f"{path} can be read by others: run chmod 600 {path}")
     return path.read_bytes()
 
 
-def _write_once(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes) -> None:
     """Whole or not at all: a power cut at the first start must not leave half a key."""
     new = path.with_suffix(".new")
     new.unlink(missing_ok=True)

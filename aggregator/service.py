@@ -21,17 +21,19 @@ from aggregator import changes, logs, placing, ports, secret_files, state_dir, v
 from aggregator.allocate import POLICIES
 from aggregator.app import build_app, serve_http
 from aggregator.blobs import Blobs
-from aggregator.broker import BrokerUrl, open_broker
-from aggregator.config import LOOPBACK, Beside, Config, ConfigError
+from aggregator.broker import DEFAULT_PORTS, BrokerUrl, Guard, open_broker
+from aggregator.config import FLEET, LOOPBACK, SYSTEM, Beside, Config, ConfigError
 from aggregator.coordinator import Coordinator
 from aggregator.desk import Desk
 from aggregator.feed import Feed
+from aggregator.guarding import guarding, open_keyring
 from aggregator.home_assistant import HomeAssistant
 from aggregator.link import Link
 from aggregator.metrics import Metrics
 from aggregator.room import HoldOut, Room
 from aggregator.state_dir import Endpoint
 from aggregator.store import MAIN, Fact, RoundState, Store
+from protocol.envelope import AGGREGATOR
 from protocol.topics import Topics
 
 BOOT: Final = "boot"
@@ -111,6 +113,8 @@ def open_service(config: Config, *, on_transition: Listener = _nobody) -> Iterat
                 keep_free_mb=config.keep_free_mb,
                 name=name,
                 rooms=rooms,
+                certificate_days=config.certificate_days,
+                approve=config.approve,
             )
             versions.prepare(room)
         room = rooms[MAIN]
@@ -120,7 +124,11 @@ def open_service(config: Config, *, on_transition: Listener = _nobody) -> Iterat
         ports.claim(
             config.http_host, http_port, what="HTTP", change="choose another with --port, or 0 for any free one"
         )
-        broker_port = state_dir.lasting_port(config.broker_host, config.broker_port, last.broker if last else "")
+        keyring = open_keyring(config, room)
+        wanted_port = (
+            DEFAULT_PORTS["mqtts" if keyring else "mqtt"] if config.broker_port is None else config.broker_port
+        )
+        broker_port = state_dir.lasting_port(config.broker_host, wanted_port, last.broker if last else "")
         broker = stack.enter_context(
             open_broker(
                 config.broker,
@@ -128,8 +136,11 @@ def open_service(config: Config, *, on_transition: Listener = _nobody) -> Iterat
                 port=broker_port,
                 folder=config.state_dir / "broker",
                 report=lambda sentence: log.warning("broker: %s", sentence),
+                guard=Guard(keyring, room.topics.root) if keyring else None,
             )
         )
+        if keyring:
+            stack.enter_context(guarding(keyring, room, broker, evicts=config.trusts_fleet))
 
         inbox: Queue[Any] = Queue()
         boot = next_boot(store)
@@ -141,6 +152,8 @@ def open_service(config: Config, *, on_transition: Listener = _nobody) -> Iterat
             boot=boot,
             inbox=inbox,
             clock=time.time,
+            context=keyring.client_context() if keyring and config.trusts_fleet else None,
+            name=AGGREGATOR if config.trusts_fleet else "",
         )
         for each_room in rooms.values():
             each_room.broadcast = link.broadcast
@@ -163,6 +176,7 @@ def open_service(config: Config, *, on_transition: Listener = _nobody) -> Iterat
             admin_token=secret_files.admin_token(config.state_dir),
             open_reads=config.loopback_only,
             broker_for=broker_address(config, broker),
+            broker_trust=FLEET if config.trusts_fleet else SYSTEM,
             feed=feed,
             registry=metrics.registry,
         )
@@ -174,7 +188,7 @@ def open_service(config: Config, *, on_transition: Listener = _nobody) -> Iterat
         app = build_app(desk)
         if config.page:
             _add_page(app, desk, config.state_dir)
-        http = stack.enter_context(serve_http(app, config.http_host, http_port))
+        http = stack.enter_context(serve_http(app, config.http_host, http_port, keyring))
         endpoint = Endpoint(http, str(broker), key.public.raw.hex())
         state_dir.write_endpoint(config.state_dir, endpoint)
         _warn_of_openness(config)
@@ -232,15 +246,17 @@ def broker_address(config: Config, broker: BrokerUrl) -> Callable[[str], str]:
         if config.advertise_broker:
             return config.advertise_broker
         if "://" not in config.broker and config.broker_host in {"0.0.0.0", "::"}:  # noqa: S104 (compared, not bound)
-            return str(BrokerUrl(seen_host, broker.port))
+            return str(BrokerUrl(seen_host, broker.port, broker.tls))
         return str(broker)
 
     return address
 
 
 def _warn_of_openness(config: Config) -> None:
-    child = "://" not in config.broker
-    if child and config.broker_host not in LOOPBACK:
+    child = config.own_broker
+    if not config.guarded and not config.loopback_only:
+        log.warning("HTTP listens on %s without TLS: tokens and models can be read on the way", config.http_host)
+    if child and config.broker_host not in LOOPBACK and not config.guarded:
         log.warning(
             "the broker listens on %s and lets everyone connect: messages are signed, but keep strangers off",
             config.broker_host,

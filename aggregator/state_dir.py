@@ -3,6 +3,7 @@
 bitfleet.db   the database           server-key    signs what devices are told
 blobs/        models and updates     admin-token   allows changes over HTTP
 broker/       files of a child       endpoint.json ports and addresses of the last run
+tls/          certificates and keys
 """
 
 import fcntl

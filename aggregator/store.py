@@ -10,7 +10,7 @@ Devices, tokens and what is to be sent belong to the fleet; rounds, models and u
 import copy
 import logging
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -133,6 +133,56 @@ class Token(Base):
     note: Mapped[str] = mapped_column(default="")
     group: Mapped[str] = mapped_column(default="")
     """Into which group a device comes that joins with it."""
+
+
+class Applicant(Base):
+    """A device that showed a good token and waits for an operator's word; None of its messages is heard."""
+
+    __tablename__ = "applicants"
+    device: Mapped[str] = mapped_column(primary_key=True)
+    public_key: Mapped[bytes]
+    group: Mapped[str] = mapped_column(default="")
+    asked_at: Mapped[float]
+    rejected: Mapped[bool] = mapped_column(default=False)
+
+
+class Certificate(Base):
+    """A certificate that the fleet's authority gave a device."""
+
+    __tablename__ = "certificates"
+    serial: Mapped[str] = mapped_column(primary_key=True)
+    """In hex."""
+    device: Mapped[str] = mapped_column(index=True)
+    pem: Mapped[str]
+    issued_at: Mapped[float]
+    expires_at: Mapped[float]
+    revoked_at: Mapped[float | None] = mapped_column(default=None)
+
+
+class User(Base):
+    """Somebody who may use the HTTP door, by the SHA-256 of their token."""
+
+    __tablename__ = "users"
+    name: Mapped[str] = mapped_column(primary_key=True)
+    role: Mapped[str]
+    digest: Mapped[bytes] = mapped_column(unique=True)
+    made_at: Mapped[float]
+
+
+class Audit(Base):
+    """Who commanded what, and what became of it."""
+
+    __tablename__ = "audit"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    at: Mapped[float]
+    who: Mapped[str]
+    role: Mapped[str]
+    action: Mapped[str]
+    object: Mapped[str]
+    """What it was done to: a device, a token, a round, …; empty for the fleet."""
+    detail: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    outcome: Mapped[str]
+    """`done`, or why it was refused."""
 
 
 class Device(Base):
@@ -429,6 +479,8 @@ class Store(StoreReader):
     def __init__(self, path: Path) -> None:
         self._shared = list[JobSession]()
         """The session of `together`, while there is one; every view of a job has the same list."""
+        self._along = list[Callable[[Session], None]]()
+        """What the next transaction carries besides, shared likewise."""
         super().__init__(path)
         self.writer = sessionmaker(self.engine, class_=JobSession, expire_on_commit=False)
         """Makes the sessions that change something; `changes` listens to it."""
@@ -501,6 +553,23 @@ class Store(StoreReader):
     def _begun(self) -> Iterator[JobSession]:
         with self.writer(info={"job": self.job}) as session, session.begin():
             yield session
+            self._write_along(session)
+
+    @contextmanager
+    def accompanied(self, write: Callable[[Session], None]) -> Iterator[None]:
+        """Have the next transaction of this block carry `write` too; one of its own does if there is no other."""
+        self._along.append(write)
+        try:
+            yield
+            if self._along:
+                with self.transaction():
+                    pass
+        finally:
+            self._along.clear()
+
+    def _write_along(self, session: Session) -> None:
+        while self._along:
+            self._along.pop()(session)
 
 
 def _schema_of(connection: Connection) -> str:

@@ -61,6 +61,33 @@ def tokens(answer: list[Json]) -> RenderableType:
     return table
 
 
+def applicants(answer: list[Json]) -> RenderableType:
+    """One line a device that waits."""
+    table = _table("device", "group", "asked", "public key", "")
+    for row in answer:
+        state = "rejected" if row["rejected"] else "waits"
+        table.add_row(row["device"], row["group"], _ago(row["asked_at"]), f"{row['public_key'][:16]}…", state)
+    return table
+
+
+def users(answer: list[Json]) -> RenderableType:
+    """One line a user."""
+    table = _table("user", "role", "made")
+    for row in answer:
+        table.add_row(row["name"], row["role"], _ago(row["made_at"]))
+    return table
+
+
+def audit(answer: list[Json]) -> RenderableType:
+    """One line a command."""
+    table = _table("when", "who", "role", "did", "to", "with", "outcome")
+    for row in answer:
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(row["at"]))
+        said = ", ".join(f"{name} {value}" for name, value in row["detail"].items() if value not in ("", None))
+        table.add_row(when, row["who"], row["role"], row["action"], row["object"], escape(said), escape(row["outcome"]))
+    return table
+
+
 def rounds(answer: list[Json]) -> RenderableType:
     """One line a round."""
     table = _table("round", "state", "base", "updates", "bytes up", "against fp32", "note")

@@ -274,15 +274,20 @@ class JoinRequest(BaseModel):
 
     device: str = Field(pattern=DEVICE, examples=["pi-kitchen"])
     public_key: str = Field(pattern=DIGEST, description="Ed25519, 32 bytes in hex")
-    token: str = Field(min_length=1, max_length=200)
+    token: str = Field(default="", max_length=200, description="may be left out by a member")
+    request: str = Field(default="", max_length=6000, description="PKCS#10 certificate request, DER in base64")
+    proof: str = Field(default="", pattern=r"^([0-9a-f]{128})?$", description="Ed25519 signature, hex; see SPEC BF-097")
 
 
 class JoinAnswer(BaseModel):
-    """What a member must know."""
+    """What a member must know; in an answer of status 202 only what is not empty."""
 
     fleet: str
     server_key: str = Field(description="hex; pin it")
     broker: str = Field(examples=["mqtt://192.168.1.5:1883"])
+    ca: str = Field(default="", description="the fleet's authority, PEM; empty where it has none")
+    certificate: str = Field(default="", description="the device's own, PEM")
+    broker_trust: str = Field(default="system", description="who certifies the broker: fleet or system")
 
 
 class TokenRequest(BaseModel):
@@ -303,6 +308,44 @@ class TokenView(BaseModel):
     expires_at: float
     note: str
     group: str
+
+
+class ApplicantView(BaseModel):
+    """A device that waits for an operator's word."""
+
+    device: str
+    public_key: str = Field(description="hex")
+    group: str
+    asked_at: float
+    rejected: bool
+
+
+class UserRequest(BaseModel):
+    """Somebody who is to have a token."""
+
+    name: str = Field(pattern=DEVICE)
+    role: str = Field(examples=["viewer", "operator", "admin"])
+
+
+class UserView(BaseModel):
+    """Somebody who has a token."""
+
+    name: str
+    role: str
+    made_at: float
+
+
+class AuditView(BaseModel):
+    """One command, or what a device did by itself."""
+
+    id: int
+    at: float
+    who: str
+    role: str
+    action: str
+    object: str = Field(description="what it was done to; empty for the fleet")
+    detail: dict[str, Any]
+    outcome: str = Field(description="done, or why it was refused")
 
 
 class GroupRequest(BaseModel):

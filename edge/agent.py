@@ -19,7 +19,7 @@ from queue import Empty, SimpleQueue
 from typing import Final
 
 from edge.birth import describe
-from edge.courier import Courier
+from edge.courier import Courier, Revoked
 from edge.downloads import DownloadError
 from edge.duty import Duty
 from edge.gates import first_closed
@@ -51,7 +51,14 @@ class _Stop:
     """The program is to end."""
 
 
-_Event = Message | Progress | Finished | _Up | _Stop
+@dataclass(frozen=True, slots=True)
+class _ShutOut:
+    """The aggregator says that the device is no member any more."""
+
+    reason: str
+
+
+_Event = Message | Progress | Finished | _Up | _Stop | _ShutOut
 
 
 class Agent:
@@ -93,6 +100,11 @@ class Agent:
         """
         with ExitStack() as stack:
             stack.enter_context(self._link)
+            stack.enter_context(
+                self._parts.renewal.watching(
+                    lambda: self._link.turned_away, lambda reason: self._inbox.put(_ShutOut(reason))
+                )
+            )
             stack.callback(self._stage.close)
             while not isinstance(event := self._next_event(), _Stop):
                 self._guarded(event)
@@ -134,6 +146,9 @@ class Agent:
                 self._courier.hurry()
             case _Up():
                 self._courier.hurry()
+            case _ShutOut(reason):
+                self._stage.move(Lifecycle.REVOKED)
+                raise Revoked(f"device {self._parts.device}: shut out by its aggregator ({reason})")
             case Progress(fraction=fraction):
                 self._reporter.progress = fraction
             case Finished():
@@ -228,6 +243,7 @@ class Agent:
             on_piece=parts.workshop.broadcasts.hear,
             precision=parts.journal.record.precision,
             max_backoff_s=parts.config.max_backoff_s,
+            context=parts.context,
             rng=rng,
         )
 

@@ -29,6 +29,7 @@ from edge.membership import Membership, device_key
 from edge.meters.choose import open_meter
 from edge.mqtt import Address
 from edge.outbox import Outbox
+from edge.renewal import Renewal
 from edge.residual import Residuals
 from edge.runtime import Runtime
 from edge.sealing import Seal
@@ -36,6 +37,7 @@ from edge.spending import Counts, Spending
 from edge.stage import Parts
 from edge.state import Journal
 from edge.trainer_process import TrainerProcess
+from edge.trust import Trust
 from edge.work import Workshop
 from protocol.messages import Cost
 from protocol.signing import VerifyKey
@@ -71,9 +73,12 @@ def assembled(config: Config, membership: Membership, journal: Journal, http: Po
 
     Raises:
         MembershipError: the device's key is damaged.
+        TrustError: the authority's certificate is.
         OSError: the state folder cannot be written.
     """
     device, folder = membership.device, config.state_dir
+    key, trust = device_key(folder), Trust(folder)
+    http = trust.connections(http)
     downloads = Downloads(folder / "downloads", config.aggregator, http)
     with (
         open_meter(config.meter) as opened,
@@ -101,9 +106,11 @@ def assembled(config: Config, membership: Membership, journal: Journal, http: Po
             config=config,
             topics=Topics(membership.fleet),
             address=Address.parse(membership.broker),
+            context=lambda: trust.broker(membership.broker_trust),
+            renewal=Renewal(config, membership, trust, key, http),
             samples=_count_samples(config, device, journal.record.architecture),
             journal=journal,
-            seal=Seal(device, device_key(folder), VerifyKey(bytes.fromhex(membership.server_key)), journal),
+            seal=Seal(device, key, VerifyKey(bytes.fromhex(membership.server_key)), journal),
             workshop=workshop,
             installer=installer,
             gates=(crash_loop, *_gates(config)),

@@ -26,8 +26,9 @@ from edge.codecs import measure as measure_codec
 from edge.config import Config, ConfigError, read_config
 from edge.courier import Revoked
 from edge.data import DataError
-from edge.doctor import Finding, Verdict, examine
+from edge.doctor import examine
 from edge.files import AlreadyRunning, only_one, write_atomic
+from edge.finding import Finding, Verdict
 from edge.infer_commands import infer
 from edge.join import JoinError
 from edge.lifecycle import Lifecycle
@@ -42,6 +43,7 @@ from edge.runtime import NoModel, Runtime
 from edge.session import InferenceFailed, ModelRefused
 from edge.state import Journal
 from edge.training.task import TrainerError
+from edge.trust import TrustError
 from protocol.errors import ProtocolError
 
 EXPECTED: Final = (
@@ -59,6 +61,7 @@ EXPECTED: Final = (
     ProtocolError,
     Revoked,
     TrainerError,
+    TrustError,
 )
 """Errors whose message says all there is to say; anything else is a bug and keeps its traceback."""
 

@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final, Protocol
 
@@ -16,6 +15,8 @@ from edge.assembly import MODELS_FOLDER
 from edge.birth import load_pictures
 from edge.config import Config
 from edge.data import DataError
+from edge.diagnosis import CertificateCheck, check_broker, explain
+from edge.finding import Finding, Verdict
 from edge.membership import KEY_FILE, Membership, MembershipError, device_key, load_membership
 from edge.memory import MEGABYTE, memory
 from edge.meters.base import MeterError
@@ -23,6 +24,7 @@ from edge.meters.choose import AUTO, open_meter
 from edge.meters.look import watts_now
 from edge.mqtt import V5, V311, VERSION_NAMES, Address, Connection, LinkError, VersionRefused
 from edge.runtime import Runtime
+from edge.trust import Trust, TrustError
 from edge.work import can_train
 from protocol.operators import operators
 
@@ -42,24 +44,6 @@ METER_ADVICE: Final = (
 )
 
 
-class Verdict(StrEnum):
-    """How a check ended."""
-
-    PASS = "pass"  # noqa: S105 (no password)
-    WARN = "warn"
-    FAIL = "fail"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What a check found, and what to do about it; nothing to do when it passed."""
-
-    check: str
-    verdict: Verdict
-    detail: str
-    advice: str = ""
-
-
 class Check(Protocol):
     """One question."""
 
@@ -72,6 +56,7 @@ def checks(config: Config) -> Iterator[Check]:
     """Every check, from what the others stand on to what stands on them."""
     yield KeyCheck(config)
     yield MembershipCheck(config)
+    yield CertificateCheck(Trust(config.state_dir))
     yield AggregatorCheck(config)
     yield BrokerCheck(config)
     yield DataCheck(config)
@@ -139,10 +124,11 @@ class AggregatorCheck:
         if not url:
             return Finding("aggregator", Verdict.FAIL, "no URL", "set aggregator, for example http://10.0.0.2:8700")
         try:
-            status = _health(url).status
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            advice = "is it running, is the address right, is a firewall between?"
-            return Finding("aggregator", Verdict.FAIL, f"{url}: {error}", advice)
+            status = _health(self.config).status
+        except (urllib3.exceptions.HTTPError, TrustError, OSError) as error:
+            usual = str(error), "is it running, is the address right, is a firewall between?"
+            meaning, advice = explain(error) or usual
+            return Finding("aggregator", Verdict.FAIL, f"{url}: {meaning}", advice)
         if status != 200:
             return Finding("aggregator", Verdict.FAIL, f"{url}/healthz answered {status}", "look at its log")
         return Finding("aggregator", Verdict.PASS, f"{url} answers")
@@ -160,6 +146,8 @@ class BrokerCheck:
         if membership is None:
             return Finding("broker", Verdict.WARN, "unknown before joining", "bitfleet-edge join --token TOKEN")
         address = Address.parse(membership.broker)
+        if address.tls:
+            return check_broker(address, Trust(self.config.state_dir), membership.broker_trust)
         try:
             connection = _connect(address, f"{membership.device[:57]}-doctor")
         except LinkError as error:
@@ -321,8 +309,8 @@ class ClockCheck:
         if time.gmtime(now).tm_year < EARLIEST_YEAR:
             return Finding("clock", Verdict.WARN, f"{time.strftime('%Y-%m-%d %H:%M:%S')}: not set", advice)
         try:
-            date = _health(self.config.aggregator).headers.get("Date", "") if self.config.aggregator else ""
-        except (urllib3.exceptions.HTTPError, OSError):
+            date = _health(self.config).headers.get("Date", "") if self.config.aggregator else ""
+        except (urllib3.exceptions.HTTPError, TrustError, OSError):
             date = ""
         if not date:
             return Finding("clock", Verdict.PASS, f"{time.strftime('%Y-%m-%d %H:%M:%S')}, nothing to compare it with")
@@ -350,9 +338,10 @@ def _connect(address: Address, client_id: str) -> Connection:
     return connection
 
 
-def _health(url: str) -> urllib3.BaseHTTPResponse:
-    with urllib3.PoolManager() as http:
-        return http.request("GET", f"{url}/healthz", timeout=TIMEOUT_S, retries=False)
+def _health(config: Config) -> urllib3.BaseHTTPResponse:
+    with urllib3.PoolManager() as plain:
+        http = Trust(config.state_dir).connections(plain)
+        return http.request("GET", f"{config.aggregator}/healthz", timeout=TIMEOUT_S, retries=False)
 
 
 def _version(package: str) -> str:

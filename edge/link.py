@@ -6,6 +6,7 @@ On every connect: a new session number, the will, the subscriptions, birth and s
 
 import logging
 import random
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -26,11 +27,13 @@ from edge.mqtt import (
     LinkError,
     PacketTooLarge,
     Ticket,
+    TurnedAway,
     Unreachable,
     VersionRefused,
     Will,
 )
 from edge.sealing import Seal
+from edge.trust import TrustError
 from protocol.chunks import DEFAULT_CHUNK_BYTES, MIN_CHUNK_BYTES
 from protocol.errors import RemoteProtocolError
 from protocol.messages import Birth, Message, State, Status, Telemetry
@@ -61,6 +64,7 @@ class Link:
         precision: whose broadcasts to listen to, empty for none.
         max_backoff_s: longest pause between two attempts to connect.
         rng: for the jitter.
+        context: asked before each connect to an address with TLS; None trusts the system's authorities.
     """
 
     def __init__(
@@ -79,11 +83,12 @@ class Link:
         precision: str = "",
         max_backoff_s: float = CAP_S,
         rng: random.Random | None = None,
+        context: Callable[[], ssl.SSLContext | None] = lambda: None,
     ) -> None:
         self._address, self._device, self._topics, self._seal = address, device, topics, seal
         self._next_session, self._birth, self._status = next_session, birth, status
         self._on_up, self._on_message, self._on_piece = on_up, on_message, on_piece
-        self._precision = precision
+        self._precision, self._context = precision, context
         self._rng, self._max_backoff_s = rng or random.Random(), max_backoff_s
         self._version, self._in_flight = V5, IN_FLIGHT
         self._session = 0
@@ -92,6 +97,8 @@ class Link:
         self._thread = threading.Thread(target=self._keep_connected, name="link", daemon=True)
         self.sent_bytes = 0
         self.received_bytes = 0
+        self.turned_away = False
+        """Whether the broker did not take the device's certificate when it was tried last."""
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -218,12 +225,12 @@ class Link:
             started_s = time.monotonic()
             try:
                 connection = self._connect()
-            except (LinkError, OSError) as error:  # OSError: the journal's disk is full
+            except (LinkError, TrustError, OSError) as error:  # OSError: the journal's disk is full
                 if str(error) != complaint:  # once per event: a broker that is away for a night fills no disk
                     log.warning("device %s: %s; trying again", self._device, error)
-                complaint = str(error)
+                complaint, self.turned_away = str(error), isinstance(error, TurnedAway)
             else:
-                complaint = ""
+                complaint, self.turned_away = "", False
                 connection.lost.wait()
                 connection.close()
                 if not self._closing.is_set():
@@ -262,7 +269,13 @@ class Link:
         topic = self._topics.device(self._device, "state")
         will = Will(topic, self._seal.close(State(Status.OFFLINE, self._session), topic))
         connection = Connection(
-            self._address, self._device, version, will, on_message=self._receive, in_flight=self._in_flight
+            self._address,
+            self._device,
+            version,
+            will,
+            on_message=self._receive,
+            in_flight=self._in_flight,
+            context=self._context() if self._address.tls else None,
         )
         connection.open()
         if connection.receive_maximum < self._in_flight:  # paho takes the number only before it connects

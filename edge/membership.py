@@ -11,10 +11,12 @@ from typing import Final
 
 from edge.files import remove, write_atomic
 from edge.mqtt import Address
+from edge.trust import FLEET
 from protocol.errors import ProtocolError
 from protocol.signing import KEY_BYTES, SigningKey, VerifyKey
 from protocol.topics import check_name
 
+SYSTEM: Final = "system"
 KEY_FILE: Final = "device.key"
 MEMBERSHIP_FILE: Final = "membership.json"
 
@@ -32,6 +34,7 @@ class Membership:
         fleet: whose topics it uses.
         server_key: the aggregator's public key in hex, pinned from now on.
         broker: URL of the broker.
+        broker_trust: who certifies the broker, where it speaks TLS: `fleet` or `system`.
 
     Raises:
         MembershipError: a value is not what it must be.
@@ -41,6 +44,7 @@ class Membership:
     fleet: str
     server_key: str
     broker: str
+    broker_trust: str = SYSTEM
 
     def __post_init__(self) -> None:
         try:
@@ -48,6 +52,8 @@ class Membership:
             check_name(self.fleet, "fleet")
             VerifyKey(bytes.fromhex(self.server_key))
             Address.parse(self.broker)
+            if self.broker_trust not in {FLEET, SYSTEM}:
+                raise ValueError(f"broker_trust = {self.broker_trust!r}: expected {FLEET} or {SYSTEM}")  # noqa: TRY301
         except (ProtocolError, ValueError, TypeError, AttributeError) as error:
             raise MembershipError(f"membership of device {self.device!r}: {error}") from error
 

@@ -46,6 +46,10 @@ class Unreachable(LinkError):
     """No connection to the broker; the message names address and reason."""
 
 
+class TurnedAway(Unreachable):
+    """The broker ended a TLS connection before it said a word: it does not take the device's certificate."""
+
+
 class VersionRefused(Unreachable):
     """The broker does not speak this version of MQTT."""
 
@@ -113,6 +117,7 @@ class Connection:
         will: for the broker to publish.
         on_message: called from paho's thread with topic and payload.
         in_flight: publishes on their way at once; must not exceed the broker's `receive_maximum`.
+        context: for an address with TLS; None trusts the system's authorities.
     """
 
     def __init__(
@@ -124,6 +129,7 @@ class Connection:
         *,
         on_message: Callable[[str, bytes], None] = lambda _topic, _payload: None,
         in_flight: int = IN_FLIGHT,
+        context: ssl.SSLContext | None = None,
     ) -> None:
         self.address, self.version = address, version
         self.lost = threading.Event()
@@ -151,7 +157,7 @@ class Connection:
         if will is not None:
             client.will_set(will.topic, will.payload, qos=1, retain=True)
         if address.tls:
-            client.tls_set_context(ssl.create_default_context())
+            client.tls_set_context(context or ssl.create_default_context())
         self._client = client
 
     def open(self) -> None:
@@ -174,6 +180,8 @@ class Connection:
         reason = self._refusal or f"no CONNACK within {timeout_s:g} s"
         if self._may_be_older(answered=answered):
             raise VersionRefused(f"broker {self.address}: does not speak MQTT {VERSION_NAMES[self.version]} ({reason})")
+        if self.address.tls and self._hung_up:
+            raise TurnedAway(f"broker {self.address}: {reason}; it may not take this device's certificate any more")
         raise Unreachable(f"broker {self.address}: {reason}")
 
     def subscribe(self, topics: Sequence[str]) -> None:

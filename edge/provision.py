@@ -14,6 +14,8 @@ from edge.join import JoinError, Pending, TokenRefused, Unavailable, join
 from edge.lifecycle import MEMBER, Lifecycle
 from edge.membership import Membership, load_membership, save_membership
 from edge.state import Journal
+from edge.trust import Trust, TrustError
+from protocol.enrolment import split_token
 from protocol.signing import SigningKey
 
 log = logging.getLogger(__name__)
@@ -49,6 +51,7 @@ class Provisioner:
             JoinError: no token, or one that is refused; the name is taken; or the device was revoked.
             ConfigError: no aggregator is named.
             MembershipError: the file of an earlier joining is damaged.
+            TrustError: the aggregator is not the one that the token is from.
         """
         if self.journal.record.lifecycle is Lifecycle.REVOKED:
             advice = "join again with bitfleet-edge join --token"
@@ -63,29 +66,50 @@ class Provisioner:
         return membership
 
     def _ask_until_answered(self) -> Membership | None:
-        token, complaint = _read_token(self.config), ""
+        (token, authority), complaint = split_token(_read_token(self.config)), ""
         for delay_s in delays_s(self.rng):
             self._enter(Lifecycle.JOINING)
             try:
-                return self._ask(token)
+                return self._ask(token, authority)
             except (Unavailable, Pending) as error:
                 if isinstance(error, Pending):
                     self._enter(Lifecycle.PENDING)
                 if str(error) != complaint:  # once per event
                     log.warning("device %s: %s; asking again", self.config.device, error)
                 complaint = str(error)
-            except JoinError:
+            except (JoinError, TrustError):
                 self._enter(Lifecycle.UNPROVISIONED)
                 raise
             if self.wait(delay_s):
                 break
         return None
 
-    def _ask(self, token: str) -> Membership:
+    def _ask(self, token: str, authority: str) -> Membership:
         config = self.config
-        membership = join(self.http, config.aggregator, device=config.device, public=self.key.public, token=token)
+        trust = self._trust(authority)
+        membership = join(
+            self.http if trust is None else trust.connections(self.http),
+            config.aggregator,
+            device=config.device,
+            public=self.key.public,
+            token=token,
+            trust=trust,
+            key=self.key,
+        )
         save_membership(config.state_dir, membership)
         return membership
+
+    def _trust(self, authority: str) -> Trust | None:
+        """Whom to trust; the fleet's authority, if the token names one, before anything is said to anybody."""
+        url, trust = self.config.aggregator, Trust(self.config.state_dir)
+        if authority and not url.startswith("https:"):
+            raise JoinError(f"aggregator {url}: the token is for a fleet with TLS: expected a URL https://…")
+        if authority:
+            try:
+                trust.pin(url, authority)
+            except (urllib3.exceptions.HTTPError, OSError) as error:
+                raise Unavailable(f"aggregator {url}: not reachable ({error})") from error
+        return trust if url.startswith("https:") else None
 
     def _enter(self, state: Lifecycle) -> None:
         if self.journal.record.lifecycle is not state:

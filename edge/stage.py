@@ -4,6 +4,7 @@ Work of any length (download, train, encode, send) is a step: it runs on the one
 in the agent's own thread when the step has ended.
 """
 
+import ssl
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
@@ -16,6 +17,7 @@ from edge.installer import Installer
 from edge.lifecycle import Lifecycle
 from edge.link import Link
 from edge.mqtt import Address, LinkError
+from edge.renewal import Renewal
 from edge.sealing import Seal
 from edge.state import Journal
 from edge.telemetry import Reporter
@@ -34,6 +36,8 @@ class Parts:
         config: for what it says of itself.
         topics: of its fleet.
         address: of the broker.
+        context: for TLS to it.
+        renewal: of the device's certificate.
         samples: pictures it can train on.
         journal, seal, workshop, installer, gates: see their files.
     """
@@ -42,6 +46,8 @@ class Parts:
     config: Config
     topics: Topics
     address: Address
+    context: Callable[[], ssl.SSLContext | None]
+    renewal: Renewal
     samples: int
     journal: Journal
     seal: Seal

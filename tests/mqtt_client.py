@@ -1,6 +1,7 @@
 """A plain MQTT client for tests: real sockets, messages collected in order, every wait bounded."""
 
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -35,6 +36,7 @@ class MqttClient:
         clean: bool = True,
         will: tuple[str, bytes] | None = None,
         keep_alive: int = 30,
+        context: ssl.SSLContext | None = None,
     ) -> None:
         self.received: list[mqtt.MQTTMessage] = []
         self.session_present = False
@@ -46,6 +48,8 @@ class MqttClient:
         self.client.on_message = lambda _c, _u, message: self.received.append(message)
         self.client.on_subscribe = lambda *_: self._subscribed.set()
         self.client.reconnect_delay_set(1, 1)
+        if context is not None:
+            self.client.tls_set_context(context)
         if will:
             self.client.will_set(will[0], will[1], 1, retain=True)
 

@@ -13,6 +13,8 @@ from aggregator.devices import MAINS_J_PER_DAY
 from aggregator.faults import CommandRefused, Fault
 from aggregator.page.live import Visit
 from aggregator.page.parts import box, button, command, say
+from aggregator.page.sessions import NOBODY
+from aggregator.roles import Role
 
 HOUR_S: Final = 3600.0
 
@@ -26,6 +28,7 @@ def confirm(
     done: Callable[[Any], str],
     *,
     danger: bool = False,
+    least: Role = Role.OPERATOR,
 ) -> None:
     """Ask, then act.
 
@@ -37,9 +40,9 @@ def confirm(
         act: does it; runs in a thread of its own.
         done: what to say then, of what `act` returned.
         danger: whether it cannot be undone.
+        least: the role that it takes.
     """
-    if not visit.user.writes:
-        ui.navigate.to(f"/login?next={quote(visit.request.url.path)}")
+    if not _may(visit, least):
         return
     with _sheet(title, words) as dialog, box("row"):
         button("Cancel", dialog.close)
@@ -53,6 +56,15 @@ def confirm(
 
         button(do, go, "danger main-one" if danger else "main-one")
     dialog.open()
+
+
+def _may(visit: Visit, least: Role) -> bool:
+    """Whether whoever looks may do it; strangers are led to the door, others told what is missing."""
+    if visit.user is NOBODY:
+        ui.navigate.to(f"/login?next={quote(visit.request.url.path)}")
+    elif not visit.user.may(least):
+        ui.notify(f"This is for {least}s; you are {visit.user.actor.role}", type="negative", position="bottom")
+    return visit.user.may(least)
 
 
 class _sheet:  # noqa: N801 (used as a word)
@@ -153,6 +165,7 @@ def ask_revoke(visit: Visit, device: str) -> None:
         lambda: visit.desk.command(handlers.revoke, device),
         lambda _: f"{device} is revoked",
         danger=True,
+        least=Role.ADMIN,
     )
 
 
@@ -196,8 +209,7 @@ def _ask_text(
     visit: Visit, title: str, words: str, label: str, do: str, act: Callable[[str], object], done: str
 ) -> None:
     """Ask for a line of text, then act on it; the dialog stays while it is refused."""
-    if not visit.user.writes:
-        ui.navigate.to(f"/login?next={quote(visit.request.url.path)}")
+    if not _may(visit, Role.OPERATOR):
         return
     given = {"text": ""}
     with _sheet(title, words) as dialog:

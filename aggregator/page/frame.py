@@ -58,7 +58,8 @@ def install(page: Page, desk: Desk, sessions: Sessions) -> None:
     async def serve(request: Request, client: Client) -> RedirectResponse | None:
         if not sessions.may_look(request):
             return RedirectResponse(f"/login?next={quote(str(request.url.path))}")
-        visit = Visit(_of_job(desk, request), request, client, sessions.user(request))
+        user = sessions.user(request)
+        visit = Visit(_of_job(desk, request).serving(user.actor), request, client, user)
         ui.colors(**NOTICES)
         ui.add_head_html('<link rel="stylesheet" href="/style.css">')
         _top(visit, page)

@@ -75,7 +75,10 @@ def _doors(sessions: Sessions) -> APIRouter:
         token: Annotated[str, Form(max_length=200)],
         next: Annotated[str, Form(max_length=400)] = "/",  # noqa: A002
     ) -> Response:
-        cookie = sessions.begin(token)
+        address = request.client.host if request.client else ""
+        if sessions.must_wait(address):
+            return HTMLResponse(login_page(next, "Too many wrong tokens: wait a minute."), HTTPStatus.TOO_MANY_REQUESTS)
+        cookie = sessions.begin(token, address)
         if cookie is None:
             return HTMLResponse(login_page(next, "That is not the token."), HTTPStatus.FORBIDDEN)
         answer = RedirectResponse(_within(next), HTTPStatus.SEE_OTHER)

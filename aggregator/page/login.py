@@ -13,7 +13,8 @@ _PAGE = """<!doctype html>
 <body style="margin: 0">
 <main class="login card">
 <h1>Sign in</h1>
-<p class="soft">With the token of the file <code>admin-token</code> in the aggregator's state directory.</p>
+<p class="soft">With the token of the file <code>admin-token</code> in the aggregator's state directory,
+or a user's.</p>
 {trouble}
 <form method="post" action="/login">
 <input type="hidden" name="next" value="{target}">

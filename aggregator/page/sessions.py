@@ -11,7 +11,9 @@ from typing import Final
 
 from starlette.requests import HTTPConnection
 
+from aggregator import roles
 from aggregator.desk import Desk
+from aggregator.roles import Actor, Role
 
 COOKIE: Final = "bitfleet"
 LIVES_S: Final = 12 * 3600
@@ -22,13 +24,16 @@ MOST: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """Somebody who looks at the page; `writes` says whether they may change something."""
+    """Somebody who looks at the page."""
 
-    name: str
-    writes: bool
+    actor: Actor
+
+    def may(self, least: Role) -> bool:
+        """Whether their role is enough."""
+        return self.actor.may(least)
 
 
-NOBODY: Final = User("", writes=False)
+NOBODY: Final = User(roles.NOBODY)
 
 
 class Sessions:
@@ -38,14 +43,20 @@ class Sessions:
         self._desk = desk
         self._known: dict[bytes, tuple[User, float]] = {}
 
-    def begin(self, token: str) -> str | None:
+    def must_wait(self, address: str) -> bool:
+        """Whether too many wrong tokens came from there."""
+        return self._desk.throttle.wait_s(address) > 0
+
+    def begin(self, token: str, address: str) -> str | None:
         """The cookie for whoever shows a good token; None for others."""
-        if not self._desk.admits(token.strip()):
+        actor = self._desk.known(token.strip())
+        if actor is roles.NOBODY:
+            self._desk.throttle.wrong(address)
             return None
         while len(self._known) >= MOST:
             del self._known[next(iter(self._known))]
         cookie = secrets.token_urlsafe(32)
-        self._known[_key(cookie)] = (User("admin", writes=True), time.monotonic() + LIVES_S)
+        self._known[_key(cookie)] = (User(actor), time.monotonic() + LIVES_S)
         return cookie
 
     def end(self, connection: HTTPConnection) -> None:

@@ -29,7 +29,24 @@ from export.pictures import synthetic
 from export.weights import load_weights
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ["serve", "token", "tokens", "group", "status", "devices", "rounds", "energy", "models", "export", "explain"]
+COMMANDS = [
+    "serve",
+    "token",
+    "tokens",
+    "group",
+    "applicants",
+    "approve",
+    "reject",
+    "user",
+    "audit",
+    "status",
+    "devices",
+    "rounds",
+    "energy",
+    "models",
+    "export",
+    "explain",
+]
 COMMANDS += ["mixed", "budget", "revoke", "quarantine", "release", "pause", "resume", "abort", "open"]
 
 

@@ -175,3 +175,41 @@ def test_jobs_beside_the_main_one_have_settings_of_their_own(tmp_path: Path) -> 
 def test_jobs_that_cannot_be_are_refused_by_name(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load(written(tmp_path, text), environment={})
+
+
+# --- trust ---
+
+
+@pytest.mark.parametrize(
+    ("table", "guarded"),
+    [
+        ({}, False),
+        ({"http_host": "0.0.0.0"}, True),
+        ({"broker_host": "192.168.1.5"}, True),
+        ({"http_host": "0.0.0.0", "broker_host": "0.0.0.0", "tls": "off"}, False),
+        ({"tls": "on"}, True),
+        ({"broker": "mqtts://broker.lan", "broker_host": "0.0.0.0"}, False),
+    ],
+)
+def test_a_fleet_is_guarded_where_others_can_listen_unless_told_otherwise(table: dict[str, Any], guarded: bool) -> None:
+    config = load(environment={}, overrides=table | {"job": JOB})
+    assert config.guarded is guarded
+    assert config.trusts_fleet is guarded
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        {"tls": "yes"},
+        {"approve": "never"},
+        {"certificate_days": 0.0},
+        {"certificate_days": 9999.0},
+        {"names": ("https://x",)},
+        {"broker_trust": "me"},
+        {"broker_port": 70000},
+    ],
+)
+def test_settings_of_trust_that_make_no_sense_are_named(table: dict[str, Any]) -> None:
+    (name,) = table
+    with pytest.raises(ConfigError, match=f"{name} = .*expected"):
+        load(environment={}, overrides=table | {"job": JOB})

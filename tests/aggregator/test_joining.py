@@ -1,5 +1,6 @@
 """Who joins, with what, and into which group."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from hashlib import sha256
 
@@ -8,7 +9,8 @@ from fleet import SERVER_KEY, TOPICS, Fleet
 
 from aggregator import handlers, joining
 from aggregator.faults import CommandRefused, Fault
-from aggregator.store import Device, Token
+from aggregator.room import Room
+from aggregator.store import Applicant, Audit, Device, Token
 from protocol.messages import Telemetry
 
 KEY = bytes(range(32))
@@ -158,3 +160,40 @@ def test_a_token_that_is_revoked_lets_nobody_in_and_takes_nobody_out(fleet: Flee
     assert [device.id for device in fleet.rows(Device)] == ["a"]
     with pytest.raises(CommandRefused, match="not known"):
         joining.revoke_token(fleet.room, joining.token_name(row))
+
+
+def test_an_operator_approves_a_device_that_showed_a_good_token(fleet: Fleet) -> None:
+    fleet.room.approve = "manual"
+    token = joining.create_token(fleet.room, uses=1, ttl_s=60.0, group="kitchen")
+    for shown in (token, token, ""):
+        assert joining.join(fleet.room, device="a", public_key=KEY, token=shown).waits, "it asks again, and waits"
+    assert fleet.rows(Device) == []
+    with pytest.raises(CommandRefused, match="asked for by another key"):
+        joining.join(fleet.room, device="a", public_key=bytes(32), token=token)
+    with pytest.raises(CommandRefused, match="token is unknown"):
+        joining.join(fleet.room, device="b", public_key=KEY, token=token)
+    joining.approve(fleet.room, "a")
+    assert not joining.join(fleet.room, device="a", public_key=KEY, token="").waits
+    assert fleet.device("a").group == "kitchen"
+    assert fleet.rows(Applicant) == []
+    assert [row.action for row in fleet.rows(Audit)] == ["apply"]
+
+
+def test_a_rejected_device_is_told_and_may_come_back_with_another_token(fleet: Fleet) -> None:
+    fleet.room.approve = "manual"
+    tokens = [joining.create_token(fleet.room, uses=1, ttl_s=60.0) for _ in range(3)]
+    joining.join(fleet.room, device="a", public_key=KEY, token=tokens[0])
+    joining.reject(fleet.room, "a")
+    with pytest.raises(CommandRefused, match="rejected") as refusal:
+        joining.join(fleet.room, device="a", public_key=KEY, token=tokens[0])
+    assert refusal.value.fault is Fault.FORBIDDEN
+    assert joining.join(fleet.room, device="a", public_key=KEY, token=tokens[1]).waits
+    joining.reject(fleet.room, "a")
+    assert joining.join(fleet.room, device="a", public_key=bytes(32), token=tokens[2]).waits, "the name is free again"
+
+
+@pytest.mark.parametrize("command", [joining.approve, joining.reject])
+def test_only_who_waits_can_be_approved_or_rejected(fleet: Fleet, command: Callable[[Room, str], None]) -> None:
+    with pytest.raises(CommandRefused, match="does not wait") as refusal:
+        command(fleet.room, "ghost")
+    assert refusal.value.fault is Fault.NOT_FOUND

@@ -13,7 +13,8 @@ from pi5 import install
 from aggregator import ports
 from edge import doctor
 from edge.config import Config
-from edge.doctor import Finding, Verdict, examine
+from edge.doctor import examine
+from edge.finding import Finding, Verdict
 from edge.membership import MEMBERSHIP_FILE, Membership, device_key, save_membership
 from edge.runtime import Runtime
 from protocol.signing import SigningKey

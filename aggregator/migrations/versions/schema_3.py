@@ -298,3 +298,49 @@ def _make() -> None:
     op.create_index(op.f("ix_updates_device"), "updates", ["device"], unique=False)
     op.create_index(op.f("ix_updates_merged"), "updates", ["merged"], unique=False)
     op.create_index(op.f("ix_updates_round"), "updates", ["round"], unique=False)
+    _make_who()
+
+
+def _make_who() -> None:
+    """Who waits, who was certified, who may steer, and who did."""
+    op.create_table(
+        "applicants",
+        sa.Column("device", sa.String(), nullable=False),
+        sa.Column("public_key", sa.LargeBinary(), nullable=False),
+        sa.Column("group", sa.String(), nullable=False),
+        sa.Column("asked_at", sa.Double(), nullable=False),
+        sa.Column("rejected", sa.Boolean(), nullable=False),
+        sa.PrimaryKeyConstraint("device"),
+    )
+    op.create_table(
+        "certificates",
+        sa.Column("serial", sa.String(), nullable=False),
+        sa.Column("device", sa.String(), nullable=False),
+        sa.Column("pem", sa.String(), nullable=False),
+        sa.Column("issued_at", sa.Double(), nullable=False),
+        sa.Column("expires_at", sa.Double(), nullable=False),
+        sa.Column("revoked_at", sa.Double(), nullable=True),
+        sa.PrimaryKeyConstraint("serial"),
+    )
+    op.create_index(op.f("ix_certificates_device"), "certificates", ["device"], unique=False)
+    op.create_table(
+        "users",
+        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("role", sa.String(), nullable=False),
+        sa.Column("digest", sa.LargeBinary(), nullable=False),
+        sa.Column("made_at", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("name"),
+        sa.UniqueConstraint("digest"),
+    )
+    op.create_table(
+        "audit",
+        sa.Column("id", sa.Integer(), autoincrement=True, nullable=False),
+        sa.Column("at", sa.Double(), nullable=False),
+        sa.Column("who", sa.String(), nullable=False),
+        sa.Column("role", sa.String(), nullable=False),
+        sa.Column("action", sa.String(), nullable=False),
+        sa.Column("object", sa.String(), nullable=False),
+        sa.Column("detail", sa.JSON(), nullable=False),
+        sa.Column("outcome", sa.String(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
