@@ -5,6 +5,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 DIGEST = r"^[0-9a-f]{64}$"
+BASE64 = r"^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
 DEVICE = r"^[a-z0-9-]{1,64}$"
 GROUP = r"^[a-z0-9-]{0,64}$"
 
@@ -275,7 +276,12 @@ class JoinRequest(BaseModel):
     device: str = Field(pattern=DEVICE, examples=["pi-kitchen"])
     public_key: str = Field(pattern=DIGEST, description="Ed25519, 32 bytes in hex")
     token: str = Field(default="", max_length=200, description="may be left out by a member")
-    request: str = Field(default="", max_length=6000, description="PKCS#10 certificate request, DER in base64")
+    request: str = Field(
+        default="",
+        max_length=6000,
+        pattern=BASE64,
+        description="PKCS#10 certificate request, DER in base64",
+    )
     proof: str = Field(default="", pattern=r"^([0-9a-f]{128})?$", description="Ed25519 signature, hex; see SPEC BF-097")
 
 

@@ -10,6 +10,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text().replace("\\\n", " ")
+GROUPS = {"user"}
+"""Commands with commands of their own."""
 COMMANDS = sorted({line.strip() for line in re.findall(r"^ {4}(?:bitfleet-|scripts/).*$", TEXT, re.MULTILINE)})
 
 
@@ -22,7 +24,8 @@ def test_the_readme_shows_all_three_commands_and_the_two_scripts() -> None:
 @pytest.mark.parametrize("command", [command for command in COMMANDS if command.startswith("bitfleet-")])
 def test_a_command_has_the_options_the_readme_gives_it(command: str) -> None:
     program, subcommand, *rest = shlex.split(command, comments=True)
-    run = [str(Path(sys.executable).with_name(program)), subcommand, "--help"]
+    words = [subcommand, *rest[:1]] if subcommand in GROUPS else [subcommand]
+    run = [str(Path(sys.executable).with_name(program)), *words, "--help"]
     shown = subprocess.run(run, capture_output=True, text=True, check=False, env={"COLUMNS": "200", "PATH": "/bin"})
     assert shown.returncode == 0, shown.stderr
     for option in (word for word in rest if word.startswith("--")):

@@ -8,14 +8,14 @@ from hypothesis import HealthCheck, given, settings
 from strategies import messages
 
 from aggregator import outbox
-from aggregator.store import Store
+from aggregator.store import MAIN, Store
 from protocol.errors import LocalProtocolError
 from protocol.messages import Message, RoundState
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    opened = Store(tmp_path / "fleet.db")
+    opened = Store(tmp_path / "fleet.db").of(MAIN)
     yield opened
     opened.close()
 

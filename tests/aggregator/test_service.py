@@ -52,6 +52,7 @@ def config_of(folder: Path, kind: str = "embedded", **changes: Any) -> Config:
         "http_port": 0,
         "broker": kind,
         "broker_port": 0,
+        "keep_free_mb": 0,  # disks here may be small
         "page": False,  # NiceGUI is one application a process; tests/aggregator/page has its own
         "job": job | changes.pop("job", {}),
         **changes,

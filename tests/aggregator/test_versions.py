@@ -8,7 +8,7 @@ from fleet import JOB, Fleet
 
 from aggregator import versions
 from aggregator.blobs import BlobError
-from aggregator.store import Model
+from aggregator.store import MAIN, Model
 from aggregator.versions import JobMismatch
 
 
@@ -21,7 +21,7 @@ def test_an_empty_store_gets_version_0_from_the_seed(fleet: Fleet) -> None:
 
 def test_a_job_for_another_network_is_refused_with_both_names(fleet: Fleet) -> None:
     other = replace(JOB, architecture=JOB.architecture.replace("classes=3", "classes=4"))
-    fleet.job = other
+    fleet.jobs[MAIN] = other
     with pytest.raises(JobMismatch, match=r"classes=4.*classes=3"):
         fleet.restart()
 

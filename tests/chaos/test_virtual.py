@@ -46,7 +46,7 @@ def test_the_service_is_killed_at_random(tmp_path: Path, peace: dict[int, str]) 
 def test_packets_are_late_and_lost_the_network_parts_and_the_broker_dies(tmp_path: Path, peace: dict[int, str]) -> None:
     """BF-020, BF-024, BF-025, BF-027: real packets between two namespaces."""
     with LossyNetwork(delay_s=0.03, loss=0.05) as network:
-        where = {"http_host": network.near, "broker_host": network.near}
+        where = {"http_host": network.near, "broker_host": network.near, "tls": "off"}
         with Stage(tmp_path, job(DEVICES, ROUNDS), where) as stage:
             stage.populate(DEVICES, 1, prefix=network.prefix, training_s=1.0)
             stage.until(lambda: stage.told("owed") > 0, "an update is under way", WITHIN_S, every_s=0.02)
@@ -76,7 +76,10 @@ def small_disk(folder: Path, kilobytes: int) -> Iterator[None]:
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
 def test_the_disk_is_full_for_a_while(tmp_path: Path, peace: dict[int, str]) -> None:
     """BF-026: nothing accepted is lost, and it goes on by itself when there is room."""
-    with small_disk(tmp_path / "aggregator", kilobytes=8192), Stage(tmp_path, job(DEVICES, ROUNDS)) as stage:
+    with (
+        small_disk(tmp_path / "aggregator", kilobytes=8192),
+        Stage(tmp_path, job(DEVICES, ROUNDS), {"keep_free_mb": 0}) as stage,
+    ):
         stage.populate(DEVICES, 1, training_s=1.0)
         stage.until(lambda: stage.told("owed") > 0, "an update is under way", WITHIN_S, every_s=0.02)
         ballast = stage.state / "ballast"

@@ -118,6 +118,7 @@ def refusals() -> Vector:
 
 FILES: Final[Files] = {
     "tables/messages.json": messages,
+    "tables/messages-3.json": messages,  # with Offer.job and RoundState.job
     "tables/messages-2.json": messages,  # with Birth.max_latency_ms
     "tables/refusals.json": refusals,
     "tables/refusals-2.json": refusals,  # with quarantined
