@@ -330,7 +330,7 @@ class UserRequest(BaseModel):
     """Somebody who is to have a token."""
 
     name: str = Field(pattern=DEVICE)
-    role: str = Field(examples=["viewer", "operator", "admin"])
+    role: str = Field(pattern=r"^(viewer|operator|admin)$", examples=["operator"])
 
 
 class UserView(BaseModel):
