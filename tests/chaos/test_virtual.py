@@ -49,7 +49,9 @@ def test_packets_are_late_and_lost_the_network_parts_and_the_broker_dies(tmp_pat
         where = {"http_host": network.near, "broker_host": network.near, "tls": "off"}
         with Stage(tmp_path, job(DEVICES, ROUNDS), where) as stage:
             stage.populate(DEVICES, 1, prefix=network.prefix, training_s=1.0)
-            stage.until(lambda: stage.told("owed") > 0, "an update is under way", WITHIN_S, every_s=0.02)
+            stage.until(
+                lambda: "round 1: collecting" in stage.aggregator.last_lines(200), "a round", WITHIN_S, every_s=0.05
+            )
             network.parted.set()
             broker = stage.broker()
             assert broker is not None
@@ -81,7 +83,9 @@ def test_the_disk_is_full_for_a_while(tmp_path: Path, peace: dict[int, str]) -> 
         Stage(tmp_path, job(DEVICES, ROUNDS), {"keep_free_mb": 0}) as stage,
     ):
         stage.populate(DEVICES, 1, training_s=1.0)
-        stage.until(lambda: stage.told("owed") > 0, "an update is under way", WITHIN_S, every_s=0.02)
+        stage.until(
+            lambda: "round 1: collecting" in stage.aggregator.last_lines(200), "a round", WITHIN_S, every_s=0.05
+        )
         ballast = stage.state / "ballast"
         _fill(ballast)
         stage.until(lambda: "is full" in stage.aggregator.last_lines(200), "the service says so", WITHIN_S)

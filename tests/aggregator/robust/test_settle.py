@@ -190,7 +190,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.M
         settled("median", ROUND, tmp_path)
     gc.collect()
     assert list(tmp_path.iterdir()) == []
-    assert _open_files() == before
+    assert _open_files() <= before, "fewer where what earlier tests left was collected"
 
 
 def _open_files() -> int:
