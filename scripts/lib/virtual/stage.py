@@ -79,6 +79,8 @@ class Stage:
         for crowd in self.crowds:
             crowd.process.terminate()
             crowd.process.wait()
+            assert crowd.process.stdin is not None
+            crowd.process.stdin.close()
             crowd.listener.join()
         self.children.__exit__(kind, error, at)
 
