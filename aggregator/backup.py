@@ -21,14 +21,13 @@ from typing import IO, Final
 
 from aggregator import state_dir
 from aggregator.secret_files import OWNER_ONLY
-from aggregator.store import Fact, Store
+from aggregator.store import BOOT, Fact, Store
 from export.files import sync_folder
 
 INDEX: Final = "backup.json"
 FORMAT: Final = 1
 LEFT_OUT: Final = frozenset({"lock", state_dir.ENDPOINT, "broker", "page"})
 """What belongs to a running process and is made anew."""
-BOOT: Final = "boot"
 
 Progress = Callable[[int, int], None]
 """Called with files done and files in all."""

@@ -341,11 +341,6 @@ def _check_prefix(value: str) -> None:
         raise ValueError("expected a topic without wildcards, for example homeassistant")
 
 
-def _check_log_format(value: str) -> None:
-    if value not in logs.FORMATS:
-        raise ValueError(f"expected {' or '.join(logs.FORMATS)}")
-
-
 def _one_of(*words: str) -> Callable[[str], object]:
     def check(value: str) -> None:
         if value not in words:
@@ -402,6 +397,6 @@ _CHECKS: Final[dict[str, Callable[[Any], object]]] = {
     "names": _check_names,
     "certificate_days": _check_days,
     "approve": _one_of(AUTO, MANUAL),
-    "log_format": _check_log_format,
+    "log_format": _one_of(*logs.FORMATS),
     "home_assistant": _check_prefix,
 }

@@ -228,7 +228,7 @@ def revoke(room: Room, device: str) -> None:
         member.revoked = True
         certificates.revoke(session, device, room.clock())
         room = _room_of(session, room, member)
-        planning.miss(session, device)
+        planning.miss(session, Task.device == device)
     room.uploads.drop(device)
     room.cut_off(device)
 

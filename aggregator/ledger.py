@@ -6,9 +6,7 @@ down alone; what was broadcast came down once, and each device of the round bear
 energy of one purpose are two entries.
 """
 
-from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from math import fsum
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -23,15 +21,6 @@ from protocol.messages import EnergySource, Manifest, Purpose
 CHANNEL = Channel()
 AIR = frozenset({Purpose.UP, Purpose.DOWN})
 TOLD_BY_DEVICES = frozenset(Purpose) - AIR
-
-
-@dataclass(frozen=True, slots=True)
-class Total:
-    """A sum of entries, in millijoules."""
-
-    purpose: str
-    source: str
-    energy_mj: float
 
 
 def check(manifest: Manifest) -> None:
@@ -81,8 +70,10 @@ class _Books:
 
     @classmethod
     def of(cls, session: Session, number: int, device: str | None = None) -> "_Books":
-        found = entries(session, round=number, device=device)
-        return cls(session, {(entry.device, entry.purpose, entry.source): entry for entry in found})
+        rows = select(Energy).where(Energy.round == number)
+        if device is not None:
+            rows = rows.where(Energy.device == device)
+        return cls(session, {(entry.device, entry.purpose, entry.source): entry for entry in session.scalars(rows)})
 
     def add(self, task: Task, purpose: Purpose, energy_mj: float, source: EnergySource) -> None:
         """Add to an entry; nothing makes none."""
@@ -93,26 +84,3 @@ class _Books:
             self.entries[key] = Energy(round=task.round, device=key[0], purpose=key[1], source=key[2], energy_mj=0.0)
             self.session.add(self.entries[key])
         self.entries[key].energy_mj += energy_mj
-
-
-def entries(session: Session, *, round: int | None = None, device: str | None = None) -> Sequence[Energy]:  # noqa: A002
-    """Entries of a round, of a device, of both or all, in the order of rounds."""
-    rows = select(Energy).order_by(Energy.round, Energy.device, Energy.purpose, Energy.source)
-    if round is not None:
-        rows = rows.where(Energy.round == round)
-    if device is not None:
-        rows = rows.where(Energy.device == device)
-    return session.scalars(rows).all()
-
-
-def totals(rows: Iterable[Energy]) -> list[Total]:
-    """Sums by purpose and source."""
-    sums: dict[tuple[str, str], list[float]] = {}
-    for row in rows:
-        sums.setdefault((row.purpose, row.source), []).append(row.energy_mj)
-    return [Total(purpose, source, fsum(parts)) for (purpose, source), parts in sorted(sums.items())]
-
-
-def total_mj(rows: Iterable[Energy], purposes: Collection[str] = ()) -> float:
-    """Everything, or what went to some purposes."""
-    return fsum(row.energy_mj for row in rows if not purposes or row.purpose in purposes)

@@ -18,8 +18,8 @@ from typing import ClassVar, Final, Protocol
 
 import numpy as np
 
+from aggregator.merge.partial_sum import parted
 from aggregator.model import GlobalModel, shared_specs
-from protocol.architecture import Tensors
 from protocol.precision import Float32
 
 FEDAVG: Final = "fedavg"
@@ -120,14 +120,9 @@ def stepped(base: GlobalModel, merged: GlobalModel, optimizer: Optimizer, memory
     if held_SN is None or held_SN.shape[1] != base_N.size:
         held_SN = np.zeros((optimizer.slots, base_N.size), dtype=np.float32)
     moved_N, kept_SN = optimizer.step(_flat(merged) - base_N, held_SN)
-    return replace(merged, shared=_parted(base, base_N + moved_N)), kept_SN.astype("<f4").tobytes()
+    shared = parted(shared_specs(base.network), base_N + moved_N)
+    return replace(merged, shared=shared), kept_SN.astype("<f4").tobytes()
 
 
 def _flat(model: GlobalModel) -> Float32:
     return np.concatenate([model.shared[spec.name].reshape(-1) for spec in shared_specs(model.network)])
-
-
-def _parted(model: GlobalModel, values_N: Float32) -> Tensors:
-    specs = shared_specs(model.network)
-    parts = np.split(values_N, np.cumsum([spec.size for spec in specs])[:-1])
-    return {spec.name: part.reshape(spec.shape) for spec, part in zip(specs, parts, strict=True)}

@@ -4,7 +4,7 @@ from sqlalchemy import select
 
 from aggregator import planning
 from aggregator.room import Room
-from aggregator.store import Device, JobSession
+from aggregator.store import Device, JobSession, Task
 
 
 def place(session: JobSession, room: Room, device: Device) -> bool:
@@ -20,7 +20,7 @@ def place(session: JobSession, room: Room, device: Device) -> bool:
     job = room.of_group(device.group)
     if job == device.job:
         return False
-    planning.miss(session, device.id)
+    planning.miss(session, Task.device == device.id)
     if device.job in room.rooms:
         room.rooms[device.job].uploads.drop(device.id)
     device.job, device.precision, device.reason, device.decision = job, "", "", {}

@@ -2,12 +2,12 @@
 
 import secrets
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from hashlib import sha256
 
 import msgpack
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
 from aggregator import bases, devices, outbox, selection, versions
@@ -17,6 +17,7 @@ from aggregator.downlink import Downlink
 from aggregator.job import Job
 from aggregator.merge import MAX_UPDATES
 from aggregator.room import Room
+from aggregator.selection import History
 from aggregator.steps import announced
 from aggregator.store import Device, Model, Round, RoundState, Task, TaskState
 from protocol.chunks import MAX_BROADCAST_BYTES
@@ -52,19 +53,19 @@ def is_over(session: Session, room: Room) -> bool:
 # --- tasks and offers ---
 
 
-def invited(session: Session, room: Room, number: int) -> list[Device]:
-    """The devices that round `number` asks (`selection`), of those that are available."""
+def invited(session: Session, room: Room, number: int, known: Mapping[str, History]) -> list[Device]:
+    """The devices that round `number` asks (`selection`), of those that are available.
+
+    Args:
+        session: where to read.
+        room: the core.
+        number: of the round.
+        known: what is remembered of each device.
+    """
     there = devices.available(session, room.job, room.clock())
     ready = selection.with_energy_left(session, there, room.clock())
     draw = {device.id: seed_of(room.job, number, device.id) for device in ready}
-    known = selection.histories(session, number)
     return selection.choose(ready, room.job.per_round, known, draw, MAX_UPDATES)
-
-
-def deadline_s(session: Session, room: Room, number: int, invited: Iterable[Device]) -> float:
-    """How long round `number` collects what these devices send."""
-    known = selection.histories(session, number)
-    return selection.deadline_s(invited, known, room.job.deadline_factor, room.job.deadline_s)
 
 
 def profiles_of(room: Room, number: int, device: Device, model: Model) -> str:
@@ -190,9 +191,9 @@ def offer_again(session: Session, room: Room, device: Device) -> None:
             offer(session, room, task, remaining_s(room, current), awaited=False)
 
 
-def miss(session: Session, device: str) -> None:
-    """Count on no update of a device any more."""
-    for task in session.scalars(select(Task).where(Task.device == device, Task.state.in_(OPEN_TASKS))):
+def miss(session: Session, meant: ColumnElement[bool]) -> None:
+    """Count no more on the updates of open tasks that are meant."""
+    for task in session.scalars(select(Task).where(meant, Task.state.in_(OPEN_TASKS))):
         task.state = TaskState.MISSED
 
 

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from aggregator import planning
 from aggregator.room import Room
-from aggregator.store import Device, Update
+from aggregator.store import Device, Task, Update
 from aggregator.strikes import Strikes
 from protocol.errors import Refusal
 
@@ -63,7 +63,7 @@ def shut_out(session: Session, room: Room, device: Device, reason: str, *, rest_
     now = room.clock()
     device.quarantined, device.quarantined_at = reason[:400], now
     device.quarantined_until = now + rest_s if rest_s else 0.0
-    planning.miss(session, device.id)
+    planning.miss(session, Task.device == device.id)
     room.uploads.drop(device.id)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, exists, func, select
 from sqlalchemy.orm import Session
 
-from aggregator import quarantine
+from aggregator import quarantine, selection
 from aggregator.joining import token_name
 from aggregator.paging import ALL, Page, Window, page_of
 from aggregator.room import Room
@@ -53,7 +53,6 @@ from aggregator.views import (
 )
 
 RECEIPTS_SHOWN = 50
-DAY_S = 86400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +127,8 @@ def device_detail(session: JobSession, name: str, now: float) -> DeviceDetail | 
 
 def spent_in_a_day_mj(session: Session, device: str, now: float) -> float:
     """What the ledger has of a device for rounds that were opened within a day before `now`."""
-    recent = select(func.sum(Energy.energy_mj)).join(Round, Round.number == Energy.round)
-    return session.scalar(recent.where(Energy.device == device, Round.opened_at > now - DAY_S)) or 0.0
+    row = session.execute(selection.spent_in_a_day(now).where(Energy.device == device)).first()
+    return 0.0 if row is None else row[1]
 
 
 def token_views(session: Session, now: float) -> list[TokenView]:

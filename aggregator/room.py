@@ -124,14 +124,6 @@ class Room:
         """The job's name as devices see it: none of the main one, which was alone in earlier versions."""
         return "" if self.name == MAIN else self.name
 
-    def of_job(self, name: str) -> "Room":
-        """The room of a job.
-
-        Raises:
-            KeyError: the fleet has none of that name.
-        """
-        return self.rooms[name]
-
     def of_group(self, group: str) -> str:
         """The job that devices of a group work for: the one that names the group, or the main one."""
         return next((name for name, room in self.rooms.items() if group in room.job.groups), MAIN)

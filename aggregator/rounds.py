@@ -31,6 +31,7 @@ from aggregator import (
     pacing,
     planning,
     quarantine,
+    selection,
     staleness,
     versions,
 )
@@ -101,10 +102,15 @@ def abort(room: Room, number: int, note: str) -> None:
     Raises:
         IllegalMove: it is committed or aborted already.
     """
-    with _move(room, number, RoundState.ABORTED) as (session, current):
+    _fail(room, number, RoundState.ABORTED, note)
+
+
+def _fail(room: Room, number: int, to: RoundState, note: str) -> None:
+    """End a round without a model; the next one rests first."""
+    with _move(room, number, to) as (session, current):
         current.note, current.closed_at = note[:400], room.clock()
         current.deadline_at = room.clock() + room.job.extension_s
-        _miss_open_tasks(session, number)
+        planning.miss(session, Task.round == number)
 
 
 @contextmanager
@@ -144,8 +150,8 @@ def _plan(room: Room, last: Round | None) -> bool:
         if devices.may_be_available(session, room.clock()) < room.job.min_devices:
             return False
         at_work = staleness.at_work(session, room, number)
-        invited = [device for device in planning.invited(session, room, number) if device.id not in at_work]
-        deadline_s = planning.deadline_s(session, room, number, invited)
+        known = selection.histories(session, number)
+        invited = [device for device in planning.invited(session, room, number, known) if device.id not in at_work]
         model = versions.current(session)
     if len(invited) + len(at_work) < room.job.min_devices:
         return False
@@ -164,7 +170,7 @@ def _plan(room: Room, last: Round | None) -> bool:
             base_version=model.version,
             opened_at=room.clock(),
             coding=decided,
-            deadline_s=deadline_s,
+            deadline_s=selection.deadline_s(invited, known, room.job.deadline_factor, room.job.deadline_s),
         )
         session.add(current)
         session.flush()
@@ -197,7 +203,9 @@ def _offer_rest(room: Room, current: Round) -> bool:
         if remaining_s(room, current) > 0:
             return False
         served = {task.device for task in tasks if task.state is TaskState.ACCEPTED}
-        absent = [device for device in planning.invited(session, room, current.number) if device.id not in served]
+        known = selection.histories(session, current.number)
+        asked = planning.invited(session, room, current.number, known)
+        absent = [device for device in asked if device.id not in served]
         model = session.get_one(Model, current.base_version)
     if not absent:
         return False
@@ -205,7 +213,7 @@ def _offer_rest(room: Room, current: Round) -> bool:
     fresh = [device for device in absent if device.id not in waiting]
     made = planning.make_tasks(room, current.number, model, fresh, Coding.of(room.job, current.number, current.coding))
     with _move(room, current.number, RoundState.OFFERED) as (session, _):
-        _miss_open_tasks(session, current.number)
+        planning.miss(session, Task.round == current.number)
         again = [session.get_one(Task, waiting[device.id]) for device in absent if device.id in waiting]
         session.add_all(made)
         for task in [*again, *made]:
@@ -296,12 +304,6 @@ def _starve(room: Room, current: Round) -> bool:
     return True
 
 
-def _miss_open_tasks(session: Session, number: int) -> None:
-    for task in tasks_of(session, number):
-        if task.state in OPEN_TASKS:
-            task.state = TaskState.MISSED
-
-
 # --- closing ---
 
 
@@ -338,7 +340,7 @@ def _stepped(room: Room, current: Round, merged: GlobalModel) -> tuple[GlobalMod
 
 
 def _validate(room: Room, current: Round) -> bool:
-    """VALIDATING → COMMITTED: the candidate becomes the model if it is finite and every export agrees."""
+    """VALIDATING → COMMITTED if the candidate is finite, every export agrees and the gate lets it pass."""
     number = current.number
     try:
         candidate = GlobalModel.from_bytes(room.blobs.get(current.candidate))
@@ -349,7 +351,7 @@ def _validate(room: Room, current: Round) -> bool:
         abort(room, number, f"validation failed: {error}")
         return True
     if (loss := _too_much_lost(room, current, kept)) is not None:
-        _roll_back(room, number, loss)
+        _fail(room, number, RoundState.ROLLED_BACK, f"rolled back: {loss}")  # the candidate is kept to be looked at
         return True
     with _move(room, number, RoundState.COMMITTED) as (session, moved):
         moved.closed_at = room.clock()
@@ -360,7 +362,7 @@ def _validate(room: Room, current: Round) -> bool:
         if room.job.buffer:
             staleness.give_up(session, room, number)
         else:
-            _miss_open_tasks(session, number)
+            planning.miss(session, Task.round == number)
         for device in devices.members(session):
             assignment.apply(device, choices[device.id])
             exports.offer_version(session, room, device, number, round=number)
@@ -383,14 +385,6 @@ def _too_much_lost(room: Room, current: Round, kept: Iterable[exports.Kept]) -> 
                 was, is_ = before[made.precision], made.accuracy
                 return f"{made.precision} falls from {was:.2%} to {is_:.2%} on the held-out pictures, limit {limit:g}"
     return None
-
-
-def _roll_back(room: Room, number: int, why: str) -> None:
-    """VALIDATING → ROLLED_BACK: the model stays, the candidate is kept to be looked at."""
-    with _move(room, number, RoundState.ROLLED_BACK) as (session, moved):
-        moved.note, moved.closed_at = f"rolled back: {why}"[:400], room.clock()
-        moved.deadline_at = room.clock() + room.job.extension_s
-        _miss_open_tasks(session, number)
 
 
 def go_back(room: Room, version: int) -> int:

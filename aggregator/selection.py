@@ -11,9 +11,10 @@ ever, and an unreliable one is not asked less, but counted on less.
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median_high
 from typing import Final
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
 from aggregator.devices import limits
@@ -72,13 +73,16 @@ def histories(session: Session, before: int) -> dict[str, History]:
     return {device: History(answered[device], asked[device], tuple(part_s[device])) for device in asked}
 
 
+def spent_in_a_day(now: float) -> Select[str, float, int]:
+    """By device, what the ledger (mJ) has for rounds that were opened within a day before `now`, and how many."""
+    sums = select(Energy.device, func.sum(Energy.energy_mj), func.count(Energy.round.distinct()))
+    of_round = (Round.job == Energy.job) & (Round.number == Energy.round)
+    return sums.join(Round, of_round).where(Round.opened_at > now - DAY_S).group_by(Energy.device)
+
+
 def with_energy_left(session: Session, devices: Iterable[Device], now: float) -> list[Device]:
     """Those whose spending of the last day, and one more round like their usual one, is within their budget."""
-    sums = select(Energy.device, func.sum(Energy.energy_mj), func.count(Energy.round.distinct()))
-    day = sums.join(Round, (Round.job == Energy.job) & (Round.number == Energy.round)).where(
-        Round.opened_at > now - DAY_S
-    )
-    rows = session.execute(day.group_by(Energy.device))
+    rows = session.execute(spent_in_a_day(now))
     spent = {device: (MJ * energy_mj, rounds) for device, energy_mj, rounds in rows}
     return [device for device in devices if _fits(device, *spent.get(device.id, (0.0, 0)))]
 
@@ -118,12 +122,8 @@ def deadline_s(chosen: Iterable[Device], known: Mapping[str, History], factor: f
 
     Where less than half of them have one it is the longest, as it is with a factor of 0.
     """
-    usual_s = [_median(known.get(device.id, NEW).part_s) for device in chosen]
-    known_s = sorted(seconds for seconds in usual_s if seconds is not None)
-    if not factor or not known_s or len(known_s) < len(usual_s) / 2:
+    parts_s = [known.get(device.id, NEW).part_s for device in chosen]
+    known_s = sorted(median_high(part_s) for part_s in parts_s if part_s)
+    if not factor or not known_s or len(known_s) < len(parts_s) / 2:
         return longest_s
     return min(longest_s, max(SHORTEST_S, factor * known_s[int(0.8 * (len(known_s) - 1) + 0.5)]))
-
-
-def _median(values: Sequence[float]) -> float | None:
-    return sorted(values)[len(values) // 2] if values else None

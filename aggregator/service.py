@@ -32,12 +32,9 @@ from aggregator.link import Link
 from aggregator.metrics import Metrics
 from aggregator.room import HoldOut, Room
 from aggregator.state_dir import Endpoint
-from aggregator.store import MAIN, Fact, RoundState, Store
+from aggregator.store import BOOT, MAIN, Fact, RoundState, Store
 from protocol.envelope import AGGREGATOR
 from protocol.topics import Topics
-
-BOOT: Final = "boot"
-"""The fact that counts starts: the first half of every stamp, so that nothing said earlier can be replayed."""
 
 SWITCH_S: Final = 0.0005
 """How long a busy thread keeps the others from running. The broker's thread asks for its turn several times for every
@@ -155,8 +152,6 @@ def open_service(config: Config, *, on_transition: Listener = _nobody) -> Iterat
             context=keyring.client_context() if keyring and config.trusts_fleet else None,
             name=AGGREGATOR if config.trusts_fleet else "",
         )
-        for each_room in rooms.values():
-            each_room.broadcast = link.broadcast
         home = HomeAssistant(config.home_assistant, room, link.announce) if config.home_assistant else None
         coordinator = Coordinator(room, link, inbox, home.everything if home else _nobody)
         feed = Feed(boot)
@@ -168,6 +163,8 @@ def open_service(config: Config, *, on_transition: Listener = _nobody) -> Iterat
             waiting=lambda: coordinator.waiting,
             lag_s=lambda: coordinator.lag_s,
         )
+        for each_room in rooms.values():
+            each_room.broadcast = link.broadcast
         room.timed = metrics.timed
         desk = Desk(
             room=room,

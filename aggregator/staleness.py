@@ -16,10 +16,10 @@ from math import sqrt
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
+from aggregator import planning
+from aggregator.planning import OPEN_TASKS
 from aggregator.room import Room
-from aggregator.store import Device, Round, RoundState, Task, TaskState, Update
-
-OPEN: frozenset[TaskState] = frozenset({TaskState.OFFERED, TaskState.UPLOADING})
+from aggregator.store import Device, Round, RoundState, Task, Update
 
 
 def weight(samples: int, staleness: int) -> int:
@@ -55,11 +55,10 @@ def at_work(session: Session, room: Room, number: int) -> set[str]:
     """Devices that owe an update of an earlier round which would still count; only asked for with `buffer`."""
     if not room.job.buffer:
         return set()
-    return set(session.scalars(select(Task.device).where(Task.round < number, Task.state.in_(OPEN))))
+    return set(session.scalars(select(Task.device).where(Task.round < number, Task.state.in_(OPEN_TASKS))))
 
 
 def give_up(session: Session, room: Room, current_version: int) -> None:
     """Count no more on updates that would come too late."""
     old = select(Round.number).where(Round.base_version < current_version - room.job.max_staleness)
-    for task in session.scalars(select(Task).where(Task.state.in_(OPEN), Task.round.in_(old))):
-        task.state = TaskState.MISSED
+    planning.miss(session, Task.round.in_(old))

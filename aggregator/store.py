@@ -106,6 +106,10 @@ class NamedInJob(InJob):
     job: Mapped[str] = mapped_column(primary_key=True, sort_order=-1)
 
 
+BOOT: Final = "boot"
+"""The fact that counts starts: the first half of every stamp, so that nothing said earlier can be replayed."""
+
+
 class Fact(Base):
     """Single values: boot counter, when writing was last tried."""
 

@@ -41,7 +41,7 @@ class Seen:
 
 def read(session: JobSession, visit: Visit) -> Seen:
     """The devices that are meant, as many as were asked for."""
-    window = Window(visit.chosen.get("shown", STEP))
+    window = Window(visit.shown(STEP))
     page = readers.device_views(session, window, visit.chosen.get("only", _asked(visit)))
     return Seen(page.rows, bool(page.next), sum(summaries.summary(session).states.values()))
 
@@ -109,12 +109,7 @@ def show(visit: Visit, seen: Seen) -> None:
         with card(classes="flush"):
             table(COLUMNS, [_row(row, visit.now) for row in seen.rows])
         if seen.more:
-            button("Show more", lambda: _more(visit))
-
-
-def _more(visit: Visit) -> None:
-    visit.chosen["shown"] = visit.chosen.get("shown", STEP) + STEP
-    visit.refresh()
+            button("Show more", lambda: visit.show_more(STEP))
 
 
 def _row(row: DeviceView, now: float) -> list[Cell]:

@@ -44,6 +44,16 @@ class Visit:
         with self.desk.room.store.reading() as session:
             return read(session, self)
 
+    def shown(self, step: int) -> int:
+        """How much of a list is shown: a step of it, and another each time that more is asked for."""
+        count: int = self.chosen.get("shown", step)
+        return count
+
+    def show_more(self, step: int) -> None:
+        """Show another step of the list."""
+        self.chosen["shown"] = self.shown(step) + step
+        self.refresh()
+
     @property
     def now(self) -> float:
         """The aggregator's clock."""

@@ -35,7 +35,7 @@ class Seen:
 
 def read(session: JobSession, visit: Visit) -> Seen:
     """As many versions as were asked for."""
-    page = readers.model_views(session, Window(visit.chosen.get("shown", STEP)))
+    page = readers.model_views(session, Window(visit.shown(STEP)))
     return Seen(page.rows, bool(page.next))
 
 
@@ -53,16 +53,11 @@ def show(visit: Visit, seen: Seen) -> None:
                         with box("foot"):
                             button("Go back to it", partial(ask_restore, visit, model.version), "bare")
         if seen.more:
-            button("Show more", lambda: _more(visit))
+            button("Show more", lambda: visit.show_more(STEP))
 
 
 def _width(export: ExportView) -> int:
     return summaries.weight_bits(export.precision)
-
-
-def _more(visit: Visit) -> None:
-    visit.chosen["shown"] = visit.chosen.get("shown", STEP) + STEP
-    visit.refresh()
 
 
 def _row(model: ModelView, export: ExportView) -> list[Cell]:

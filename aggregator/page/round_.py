@@ -44,7 +44,7 @@ def read(session: JobSession, visit: Visit) -> Seen:
     if found is None:
         raise Missing(f"There is no round {text}.")
     ledger, _ = readers.energy_view(session, found.number, None)
-    return Seen(found, ledger.totals, visit.chosen.get("shown", LANES))
+    return Seen(found, ledger.totals, visit.shown(LANES))
 
 
 def show(visit: Visit, seen: Seen) -> None:

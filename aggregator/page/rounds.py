@@ -35,7 +35,7 @@ class Seen:
 
 def read(session: JobSession, visit: Visit) -> Seen:
     """As many rounds as were asked for."""
-    page = readers.round_views(session, Window(visit.chosen.get("shown", STEP)), newest_first=True)
+    page = readers.round_views(session, Window(visit.shown(STEP)), newest_first=True)
     return Seen(page.rows, bool(page.next))
 
 
@@ -48,12 +48,7 @@ def show(visit: Visit, seen: Seen) -> None:
         with card(classes="flush"):
             table(COLUMNS, [_row(row, visit.now) for row in seen.rows])
         if seen.more:
-            button("Show more", lambda: _more(visit))
-
-
-def _more(visit: Visit) -> None:
-    visit.chosen["shown"] = visit.chosen.get("shown", STEP) + STEP
-    visit.refresh()
+            button("Show more", lambda: visit.show_more(STEP))
 
 
 def _row(row: RoundView, now: float) -> list[Cell]:

@@ -9,8 +9,8 @@ import pytest
 from fleet import JOB, Fleet, Opener
 
 from aggregator import secret_files
-from aggregator.backup import BOOT, BackupError, back_up, put_back
-from aggregator.store import Fact
+from aggregator.backup import BackupError, back_up, put_back
+from aggregator.store import BOOT, Fact
 
 
 def nobody(*_: int) -> None:

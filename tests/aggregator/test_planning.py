@@ -100,7 +100,7 @@ def test_a_large_fleet_is_drawn_from_anew_each_round(fleet: Fleet, monkeypatch: 
     monkeypatch.setattr(planning, "MAX_UPDATES", 3)
     fleet.connected(*"abcdefgh")
     with fleet.room.store.reading() as session:
-        drawn = [tuple(device.id for device in planning.invited(session, fleet.room, n)) for n in range(20)]
+        drawn = [tuple(device.id for device in planning.invited(session, fleet.room, n, {})) for n in range(20)]
     assert {len(names) for names in drawn} == {3}
     assert set().union(*drawn) == set("abcdefgh")
     assert all(list(names) == sorted(names) for names in drawn)
