@@ -164,8 +164,7 @@ def open_service(config: Config, *, on_transition: Listener = _nobody) -> Iterat
             lag_s=lambda: coordinator.lag_s,
         )
         for each_room in rooms.values():
-            each_room.broadcast = link.broadcast
-        room.timed = metrics.timed
+            each_room.broadcast, each_room.timed = link.broadcast, metrics.timed
         desk = Desk(
             room=room,
             submit=coordinator.submit,
